@@ -1,0 +1,76 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+MIN := .venv-min
+.PHONY: help install demo fmt lint type test cov min matrix mariadb wheel-check bench check clean
+
+help:  ## show this list
+	@grep -E '^[a-z-]+:.*## ' Makefile | sort | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
+
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+install: $(INSTALLED)  ## make the virtual environment
+
+demo: install  ## run the example program on an embedded database, or on DATABASE_URL
+	$(BIN)/python -m examples.referrals
+
+fmt: install  ## format the code
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+lint: install  ## check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: install  ## check types with mypy and pyright
+	$(BIN)/mypy
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pyright
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pyright --verifytypes sessionfactory --ignoreexternal
+
+test: install  ## run the tests
+	$(BIN)/python -m pytest
+
+cov: install  ## run the tests and require full branch coverage
+	rm -f .coverage .coverage.*
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+$(MIN)/installed: pyproject.toml tests/constraints-min.txt
+	$(PYTHON) -m venv $(MIN)
+	$(MIN)/bin/python -m pip install --quiet --disable-pip-version-check -c tests/constraints-min.txt -e '.[dev]' pytest==8.4.2
+	touch $@
+
+min: $(MIN)/installed  ## test and type-check with the oldest allowed dependencies
+	$(MIN)/bin/python -m pytest -q
+	$(MIN)/bin/mypy tests/typing --cache-dir $(MIN)/.mypy_cache
+	PATH="$(CURDIR)/$(MIN)/bin:$$PATH" $(MIN)/bin/pyright tests/typing
+
+matrix:  ## test with every Python >= 3.11 that is found
+	@for version in 3.11 3.12 3.13 3.14; do \
+	  if python$$version -c '' 2>/dev/null; then echo "== Python $$version"; \
+	    $(MAKE) test PYTHON=python$$version VENV=.venv-$$version || exit 1; fi; done
+
+wheel-check: install  ## build the wheel, and use it in an empty directory
+	rm -rf dist .venv-wheel
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist
+	$(PYTHON) -m venv .venv-wheel
+	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
+	.venv-wheel/bin/python tests/wheel_check.py
+
+mariadb:  ## fetch MariaDB and Galera into .mariadb, without installing anything
+	tests/fetch-mariadb.sh
+
+bench: install  ## measure against what a user would pick instead
+	$(BIN)/python -m benchmarks
+
+check: mariadb lint type wheel-check min cov  ## all that CI runs
+	@$(MAKE) --no-print-directory test
+
+clean:  ## remove everything that was made
+	rm -rf $(VENV) .venv-* .mariadb dist .coverage* htmlcov .mypy_cache .ruff_cache .pytest_cache

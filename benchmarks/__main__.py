@@ -1,0 +1,100 @@
+"""Measure this package side by side with what a user would pick instead."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from attrs import frozen
+
+from benchmarks import import_time, open_close, sqlite_concurrency
+from benchmarks.report import render, summary
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from benchmarks.figures import Table
+
+_RESULTS: Final = Path(__file__).parent / "results"
+
+
+@frozen
+class Benchmark:
+    """One table, measured for real or only tried."""
+
+    full: Callable[[], Table]
+    quick: Callable[[], Table]
+
+
+BENCHMARKS: Final = {
+    "open_close": Benchmark(
+        partial(open_close.measure, open_close.FULL),
+        partial(open_close.measure, open_close.QUICK),
+    ),
+    "sqlite_concurrency": Benchmark(
+        partial(sqlite_concurrency.measure, sqlite_concurrency.FULL),
+        partial(sqlite_concurrency.measure, sqlite_concurrency.QUICK),
+    ),
+    "import_time": Benchmark(
+        partial(import_time.measure, import_time.FULL),
+        partial(import_time.measure, import_time.QUICK),
+    ),
+}
+
+
+def main(
+    arguments: Sequence[str] | None = None,
+    *,
+    benchmarks: dict[str, Benchmark] = BENCHMARKS,
+    results: Path = _RESULTS,
+) -> None:
+    """Measure the tables that were asked for, print them, and say which targets were missed.
+
+    A missed target is no failure of the command: on a busy machine it may be the machine's.
+
+    Args:
+        arguments: the command line; by default the process's own.
+        benchmarks: what there is to measure.
+        results: the directory that ``--write`` writes to.
+    """
+    given = _parse(arguments, list(benchmarks))
+    found: list[Table] = []
+    for name in given.tables:
+        print(f"measuring {name} …", file=sys.stderr, flush=True)
+        benchmark = benchmarks[name]
+        table = benchmark.quick() if given.quick else benchmark.full()
+        text = render(table)
+        print(text, flush=True)
+        if given.write:
+            results.mkdir(exist_ok=True)
+            (results / f"{name}.md").write_text(text, encoding="utf-8")
+        found.append(table)
+    print(summary(found))
+
+
+@frozen
+class _Given:
+    tables: list[str]
+    quick: bool
+    write: bool
+
+
+def _parse(arguments: Sequence[str] | None, names: list[str]) -> _Given:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("tables", nargs="*", metavar="table", help=f"of {', '.join(names)}")
+    parser.add_argument("--quick", action="store_true", help="few rounds: does it run at all?")
+    parser.add_argument("--write", action="store_true", help="write benchmarks/results/<table>.md")
+    options = parser.parse_args(arguments)
+    given = _Given(options.tables or names, options.quick, options.write)
+    if unknown := [name for name in given.tables if name not in names]:
+        parser.error(f"no table {', '.join(unknown)}; there are {', '.join(names)}")
+    if given.quick and given.write:
+        parser.error("--quick measures too little to be written down")
+    return given
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Small real programs, which the tests run."""

@@ -1,0 +1,5 @@
+"""``python -m sessionfactory``: the command ``sessionfactory``."""
+
+from sessionfactory.cli import main
+
+main()

@@ -1,0 +1,43 @@
+"""The null object: a legal session factory for a database that is not there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sessionfactory.errors import NotConfiguredError
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from typing import Never
+
+
+class NullSessionFactory:
+    """A legal ``SessionFactory`` that raises ``NotConfiguredError`` whenever it is used.
+
+    The registry gives it for a name without settings. It is also the guard of a unit test that must
+    not touch a database: ``Signup(NullSessionFactory("no database in this test"))``.
+    Thread-safe.
+
+    Args:
+        reason: the message of the error, a sentence for the person who has to mend it.
+    """
+
+    __slots__ = ("reason",)
+
+    reason: str
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def __repr__(self) -> str:
+        return f"NullSessionFactory({self.reason!r})"
+
+    def __call__(self) -> Never:
+        """Raise ``NotConfiguredError``."""
+        raise NotConfiguredError(self.reason)
+
+    # ``Any`` is the one argument that fits ``SessionFactory[S]`` for every ``S``: with ``Never``,
+    # type checkers would call everything after ``with factory.begin():`` unreachable.
+    def begin(self) -> AbstractContextManager[Any]:
+        """Raise ``NotConfiguredError``."""
+        raise NotConfiguredError(self.reason)

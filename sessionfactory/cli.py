@@ -1,0 +1,224 @@
+"""The command ``sessionfactory``: look at a configuration before a service does.
+
+Exit status: 0, all is well; 1, a database did not answer a ping; 2, the configuration or the
+command line cannot be used.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated, Final, NoReturn, cast
+
+try:
+    import typer
+    from rich.console import Console
+    from rich.table import Table
+except ImportError as _error:
+    sys.stderr.write(
+        f'sessionfactory: {_error.name} is missing; pip install "sessionfactory[cli]"\n'
+    )
+    raise SystemExit(2) from None
+
+from pathlib import Path
+
+from sqlalchemy import URL
+
+from sessionfactory.configuration import Configuration, Masked
+from sessionfactory.engine.managed import ManagedEngine
+from sessionfactory.errors import Fault, NotConfiguredError, SettingsError
+from sessionfactory.kinds import load_kind
+from sessionfactory.registry import SessionFactoryRegistry
+from sessionfactory.sources import read_environ, read_toml
+from sessionfactory.validation import as_table, leaves, value_at
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sessionfactory.settings import DatabaseSettings
+    from sessionfactory.status import Health
+
+UNREACHABLE: Final = 1
+UNUSABLE: Final = 2
+_NO_WIDTH: Final = 100_000
+
+app: typer.Typer = typer.Typer(
+    help="Look at the configuration of databases: the environment, or a TOML file below it.",
+    epilog="Exit status: 0 all is well; 1 a database did not answer; 2 the configuration or the"
+    " command line cannot be used.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+_Toml = Annotated[
+    Path | None, typer.Option("--toml", help="Read this file, with the environment on top.")
+]
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+
+
+@app.command()
+def check(
+    *,
+    toml: _Toml = None,
+    ping: Annotated[bool, typer.Option("--ping", help="Ask each database, too.")] = False,
+    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds that a ping may take.")] = 2.0,
+    as_json: _Json = False,
+) -> None:
+    """Check the configuration and print what it means; no database is asked without --ping."""
+    configuration = _configuration(toml, as_json=as_json)
+    health = _ping(configuration, timeout) if ping else {}
+    if as_json:
+        _print_json(
+            {
+                name: {
+                    "settings": _shown(configuration, name, settings),
+                    **_health(health.get(name)),
+                }
+                for name, settings in configuration.databases.items()
+            }
+        )
+    else:
+        for name, settings in configuration.databases.items():
+            shown = _shown(configuration, name, settings)
+            rows = [(path, _text(value)) for path, value in shown.items()]
+            _print_table(name, ("setting", "value"), rows)
+            if name in health:
+                sys.stdout.write(f"ping: {_sentence(health[name])}\n\n")
+    if not all(answer.ok for answer in health.values()):
+        raise typer.Exit(UNREACHABLE)
+
+
+@app.command()
+def show(*, toml: _Toml = None, as_json: _Json = False) -> None:
+    """Print where each value came from: a variable, a file and its table, or the default."""
+    configuration = _configuration(toml, as_json=as_json)
+    origins = {
+        name: {
+            path: (value, _origin(configuration, name, path, value))
+            for path, value in _shown(configuration, name, settings).items()
+        }
+        for name, settings in configuration.databases.items()
+    }
+    if as_json:
+        _print_json(
+            {
+                name: {path: {"value": v, "origin": o} for path, (v, o) in table.items()}
+                for name, table in origins.items()
+            }
+        )
+        return
+    for name, table in origins.items():
+        rows = [(path, _text(value), origin) for path, (value, origin) in table.items()]
+        _print_table(name, ("setting", "value", "from"), rows)
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="sessionfactory")
+
+
+def _configuration(toml: Path | None, *, as_json: bool) -> Configuration:
+    environ = Masked(os.environ)
+    try:
+        configuration = read_environ(environ) if toml is None else read_toml(toml, environ)
+        if not configuration.databases:
+            raise NotConfiguredError(configuration.missing("default"))  # noqa: TRY301
+        _check_engines(configuration)
+    except (SettingsError, NotConfiguredError) as error:
+        _fail(error, as_json=as_json)
+    return configuration
+
+
+def _check_engines(configuration: Configuration) -> None:
+    """Check what can be known without a connection: drivers, and limits that they know."""
+    faults: list[Fault] = []
+    for name, settings in configuration.databases.items():
+        kind = configuration.factories.get(name)
+        try:
+            if kind is None:
+                ManagedEngine(settings, name)
+            else:
+                load_kind(kind)
+        except SettingsError as error:
+            faults += configuration.traced(name, error).faults
+    if faults:
+        raise SettingsError(faults)
+
+
+def _fail(error: SettingsError | NotConfiguredError, *, as_json: bool) -> NoReturn:
+    if as_json:
+        faults = error.faults if isinstance(error, SettingsError) else ()
+        _print_json(
+            {
+                "error": str(error),
+                "faults": [
+                    {"path": fault.path, "problem": fault.problem, "origin": fault.origin}
+                    for fault in faults
+                ],
+            }
+        )
+    else:
+        sys.stderr.write(f"{error}\n")
+    raise typer.Exit(UNUSABLE)
+
+
+def _ping(configuration: Configuration, timeout: float) -> dict[str, Health]:
+    with SessionFactoryRegistry._of(configuration) as registry:  # noqa: SLF001
+        return registry.ping(names=configuration.databases, timeout=timeout)
+
+
+def _shown(
+    configuration: Configuration, name: str, settings: DatabaseSettings
+) -> dict[str, object]:
+    """Return every setting as JSON knows it; secrets stay masked."""
+    kind = configuration.factories.get(name)
+    shown = {path: _plain(value_at(settings, path)) for path in leaves(type(settings))}
+    return shown if kind is None else {"factory": kind, **shown}
+
+
+def _plain(value: object) -> object:
+    table = as_table(value)
+    if table is not None:  # engine options, which may hold anything
+        return sorted(map(str, table))
+    if isinstance(value, tuple) and not isinstance(value, URL):  # a URL is a tuple, too
+        return [str(item) for item in cast("tuple[object, ...]", value)]
+    return value if isinstance(value, bool | int | float | None) else str(value)
+
+
+def _text(value: object) -> str:
+    return (
+        "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    )
+
+
+def _origin(configuration: Configuration, name: str, path: str, value: object) -> str:
+    said = configuration.origins.get((name, path))
+    if said is None and path in {"password", "url_secrets"} and value:
+        return configuration.origins[name, "url"]
+    return said or "default"
+
+
+def _health(health: Health | None) -> Mapping[str, object]:
+    if health is None:
+        return {}
+    answer = {"state": health.state, "latency": health.latency, "detail": health.detail}
+    return {"ping": answer}
+
+
+def _sentence(health: Health) -> str:
+    latency = "" if health.latency is None else f" in {health.latency * 1000:.1f} ms"
+    return f"{health.state}{latency}{f' ({health.detail})' if health.detail else ''}"
+
+
+def _print_json(value: object) -> None:
+    sys.stdout.write(f"{json.dumps(value, indent=2)}\n")
+
+
+def _print_table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    table = Table(*columns, title=title, title_justify="left", highlight=False)
+    for row in rows:
+        table.add_row(*row)
+    # A pipe has no width: nothing is cut off or folded there.
+    width = None if sys.stdout.isatty() else _NO_WIDTH
+    Console(markup=False, highlight=False, width=width).print(table)

@@ -1,0 +1,28 @@
+"""Errors of the pool, which callers may already catch as SQLAlchemy's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy.exc import TimeoutError as SqlAlchemyTimeoutError
+
+from sessionfactory.errors import SessionFactoryError
+
+if TYPE_CHECKING:
+    from sqlalchemy import ExceptionContext
+
+    from sessionfactory.status import Holder
+
+
+class PoolExhaustedError(SessionFactoryError, SqlAlchemyTimeoutError):
+    """No connection came free within ``pool.timeout``; ``holders`` lists who has them."""
+
+    def __init__(self, message: str, holders: tuple[Holder, ...] = ()) -> None:
+        super().__init__(message)
+        self.holders = holders
+
+
+def unwrap(context: ExceptionContext) -> BaseException | None:
+    """Raise an error of ours as it is, where SQLAlchemy would wrap it in a ``StatementError``."""
+    error = context.original_exception
+    return error if isinstance(error, SessionFactoryError) else None

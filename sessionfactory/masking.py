@@ -1,0 +1,144 @@
+"""Database URLs and the secrets in them: taken out, masked, and put back only to connect."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final, Never
+
+from sqlalchemy import URL
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_MASK: Final = "'***'"
+_SECRET_KEY = re.compile(
+    r"passw|pwd|passphrase|secret|token|credential|odbc_connect", re.IGNORECASE
+)
+_SQLITE: Final = frozenset({"sqlite", "sqlite+pysqlite", "sqlite+aiosqlite"})
+_UNESCAPED: Final = (
+    "the user name or password holds an unescaped '@', '/' or ':';"
+    " write %40, %2F or %3A, or give the password as a setting of its own"
+)
+_EXAMPLE = "a database URL such as postgresql://user@host/name or sqlite:///file.db"
+
+
+class Secret:
+    """A text that no ``repr``, ``str``, ``asdict``, log, error or traceback shows.
+
+    ``reveal()`` is the only way to the text. A secret compares by its text, and is not pickled:
+    a pickle is a text that travels.
+    """
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """Return the text. Do not keep it in a local variable of a frame that may raise."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return _MASK
+
+    __str__ = __repr__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __bool__(self) -> bool:
+        return bool(self._text)
+
+    def __copy__(self) -> Secret:
+        return self
+
+    def __deepcopy__(self, _memo: object) -> Secret:
+        return self
+
+    def __reduce__(self) -> Never:
+        raise TypeError("a Secret is not pickled: read the configuration again where it is needed")
+
+
+def is_secret_key(key: str) -> bool:
+    """Say whether a query key or connect argument of this name holds a secret."""
+    return _SECRET_KEY.search(key) is not None
+
+
+def parse_url(value: object) -> URL:
+    """Return ``value`` as a URL, whose text no error quotes.
+
+    Raises:
+        ValueError: it is no URL, or one whose secret would end up in the wrong part.
+    """
+    text = value.reveal() if isinstance(value, Secret) else value
+    if isinstance(text, URL):
+        url = text
+    elif isinstance(text, str):
+        url = _make_url(text.strip())
+        if _is_ambiguous(text):
+            raise ValueError(_UNESCAPED)
+    else:
+        raise ValueError(f"expected {_EXAMPLE}")
+    problem = _problem_with(url)
+    if problem:
+        raise ValueError(problem)
+    return url
+
+
+def _make_url(text: str) -> URL:
+    if text.startswith("postgres://"):  # what Heroku and libpq call it; SQLAlchemy does not
+        text = text.replace("postgres://", "postgresql://", 1)
+    try:
+        return make_url(text)
+    except ArgumentError:  # which quotes the text, password and all
+        quoted = " (it begins with a quotation mark)" if text[:1] in {"'", '"'} else ""
+    except ValueError:
+        raise ValueError("the port of the URL is not a number") from None
+    raise ValueError(f"expected {_EXAMPLE}{quoted}") from None
+
+
+def _is_ambiguous(text: str) -> bool:
+    # An unescaped reserved character moves a part of the password into the host, the database name
+    # or the query, which drivers quote when they cannot connect.
+    scheme, _, rest = text.partition("://")
+    _user, colon, password_and_more = rest.partition(":")
+    return not scheme.startswith("sqlite") and bool(colon) and password_and_more.count("@") > 1
+
+
+def _problem_with(url: URL) -> str | None:
+    if url.drivername in _SQLITE and (url.host or url.username or url.password):
+        return "write sqlite:///file.db for a relative path, sqlite:////dir/file.db for another"
+    if url.get_backend_name() != "sqlite" and "@" in f"{url.host}{url.database}":
+        return _UNESCAPED
+    return None
+
+
+def take_secrets(url: URL) -> tuple[URL, dict[str, Secret]]:
+    """Split a URL into one without secrets and its secrets.
+
+    Returns:
+        the URL, and the secrets by query key; the one that stood before the ``@`` is ``""``.
+    """
+    secrets: dict[str, Secret] = {}
+    if url.password:
+        secrets[""] = Secret(str(url.password))
+    for key, value in url.query.items():
+        if is_secret_key(key):
+            secrets[key] = Secret(value if isinstance(value, str) else value[-1])
+    # ``URL.set(password=None)`` means "leave it": only the constructor takes a password away.
+    bare = URL.create(
+        url.drivername, url.username, None, url.host, url.port, url.database, url.query
+    )
+    return bare.difference_update_query([key for key in secrets if key]), secrets
+
+
+def with_secrets(url: URL, password: Secret | None, query: Mapping[str, Secret]) -> URL:
+    """Put secrets back into a URL; the result is for the driver's eyes only."""
+    if password is not None:
+        url = url.set(password=password.reveal())
+    return url.update_query_dict({key: secret.reveal() for key, secret in query.items()})

@@ -1,0 +1,53 @@
+"""Fixtures that more than one test file uses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sessionfactory import DatabaseSettings, SqlAlchemySessionFactory
+from sessionfactory.testing import MariaDBServer, PostgresServer
+from tests.testing.available import running_or_skipped
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """The URL of a SQLite file that is not there yet."""
+    return f"sqlite:///{tmp_path / 'app.db'}"
+
+
+@pytest.fixture
+def factory(url: str) -> Generator[SqlAlchemySessionFactory]:
+    """A factory on a SQLite file with a table ``t(a)``."""
+    with SqlAlchemySessionFactory(DatabaseSettings(url)) as made:
+        with made.engine.begin() as connection:
+            connection.exec_driver_sql("CREATE TABLE t (a INTEGER)")
+        yield made
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Generator[PostgresServer]:
+    """A PostgreSQL for all tests of a session that leave it running and clean."""
+    with running_or_skipped(PostgresServer()) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def own_postgres() -> Generator[PostgresServer]:
+    """A PostgreSQL for tests that stop and kill it; each brings it up again."""
+    with running_or_skipped(PostgresServer(settings={"max_connections": 42})) as server:
+        server.execute("CREATE TABLE kept (value text)")
+        server.execute("CREATE TABLE item (id int)")
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mariadb_server() -> Generator[MariaDBServer]:
+    """A MariaDB for all tests of a session that leave it running and clean."""
+    with running_or_skipped(MariaDBServer()) as server:
+        yield server

@@ -1,0 +1,121 @@
+"""What is checked before an engine is built, and what is refused."""
+
+from __future__ import annotations
+
+import threading
+from typing import cast
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import default
+
+from sessionfactory import (
+    DatabaseSettings,
+    PoolSettings,
+    SessionSettings,
+    SettingsError,
+    SqlAlchemySessionFactory,
+)
+from sessionfactory.engine import drivers, readonly
+from sessionfactory.engine.credentials import _drop_frames
+from sessionfactory.engine.ledger import Hold
+from sessionfactory.engine.managed import ManagedEngine
+
+
+def test_what_this_release_cannot_do_is_refused() -> None:
+    """Settings without an effect yet are refused, all of them at once, and never ignored."""
+    settings = DatabaseSettings(
+        "postgresql://app@db/app",
+        tls="verify",
+        pipeline=True,
+        replicas=["postgresql://app@replica/app"],
+        pool=PoolSettings(reset="state", hold_warning=1),
+        session=SessionSettings(owner="strict"),
+    )
+    with pytest.raises(SettingsError, match="this release does not support this value") as caught:
+        SqlAlchemySessionFactory(settings)
+    assert [fault.path for fault in caught.value.faults] == [
+        "tls",
+        "pipeline",
+        "replicas",
+        "pool.reset",
+        "pool.hold_warning",
+        "session.owner",
+    ]
+
+
+def test_driver_argument_that_a_setting_covers() -> None:
+    """A driver argument that a setting already gives is refused, for one of the two would lose."""
+    settings = DatabaseSettings(
+        "postgresql://app@db/app",
+        statement_timeout=1,
+        engine_options={"connect_args": {"options": "-c statement_timeout=0"}},
+    )
+    with pytest.raises(SettingsError, match=r"may not name what a setting covers: options"):
+        SqlAlchemySessionFactory(settings)
+
+
+def test_database_without_read_only_transactions() -> None:
+    """Where nothing would enforce it, there is no reader."""
+    dialect = default.DefaultDialect()
+    dialect.name = "other"
+    engine = create_engine("sqlite://")
+    engine.dialect = dialect
+    with pytest.raises(SettingsError, match="other has no read-only transactions"):
+        readonly.read_only(engine)
+
+
+@pytest.mark.parametrize(
+    ("url", "driver"),
+    [
+        ("postgresql://db/app", "psycopg"),
+        ("postgresql+psycopg2://db/app", "psycopg2"),
+        ("mysql://db/app", "pymysql"),
+        ("mariadb://db/app", "pymysql"),
+        ("sqlite:///app.db", "pysqlite"),
+    ],
+)
+def test_driver_of_a_url(url: str, driver: str) -> None:
+    """A URL without a driver means the one that is installed, on every SQLAlchemy."""
+    meant = drivers.with_driver(DatabaseSettings(url).url)
+    assert meant.get_driver_name() == driver
+
+
+def test_hold_from_nowhere() -> None:
+    """A connection that no line of the user's code took is held by "unknown"."""
+    settings = DatabaseSettings("sqlite://")
+    with SqlAlchemySessionFactory(settings) as factory, factory() as session:
+        session.execute(text("SELECT 1"))
+        (hold,) = factory._managed.ledger.holds
+        nowhere = Hold(hold.record, hold.proxy, hold.since, hold.thread, None, None, 0)
+        assert nowhere.holder.where == "unknown"
+
+
+def test_frames_are_dropped_from_groups() -> None:
+    """The frames of every error in a chain or a group are dropped, and a loop does no harm."""
+    try:
+        raise ValueError("inner")  # noqa: TRY301
+    except ValueError as error:
+        inner = error
+    group = ExceptionGroup("outer", [inner])
+    inner.__cause__ = group
+    _drop_frames(group)
+    assert inner.__traceback__ is None
+
+
+def test_engine_built_by_somebody_faster() -> None:
+    """Who waited for the lock while another built the engine takes that one."""
+    managed = ManagedEngine(DatabaseSettings("sqlite://"), "default")
+    seen: list[object] = []
+    with managed._lock:
+        late = threading.Thread(target=lambda: seen.append(managed.engine))
+        late.start()
+        managed._engine = engine = managed._build()
+    late.join()
+    assert cast("object", seen) == [engine]
+    managed.close(0)
+
+
+def test_connection_that_nobody_holds_any_more() -> None:
+    """To cut off a holder who is gone already is to do nothing."""
+    drivers.put_in_place(None, object())

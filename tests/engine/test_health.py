@@ -1,0 +1,72 @@
+"""What a ping makes of a pool that changes under it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from sessionfactory import DatabaseSettings, PoolSettings, SqlAlchemySessionFactory
+from sessionfactory.engine.health import Pinger
+from sessionfactory.engine.ledger import Ledger
+
+if TYPE_CHECKING:
+    from sessionfactory.testing import PostgresServer
+
+ROOM = Ledger("elsewhere", size=1, limit=9)
+"""Books that see room in the pool: what a ping saw before somebody was faster."""
+
+
+class FillingLedger(Ledger):
+    """Books that see room at the first look only."""
+
+    looked = False
+
+    @property
+    def saturated(self) -> bool:
+        before, self.looked = self.looked, True
+        return before
+
+
+@pytest.fixture
+def one(postgres_server: PostgresServer) -> SqlAlchemySessionFactory:
+    """A factory with one connection."""
+    pool = PoolSettings(size=1, max_overflow=0, timeout=0.1)
+    return SqlAlchemySessionFactory(DatabaseSettings(postgres_server.url, pool=pool))
+
+
+def test_pool_that_runs_dry_under_the_ping(one: SqlAlchemySessionFactory) -> None:
+    """A ping that cannot get a connection any more says saturated."""
+    with one, one() as session:
+        session.execute(text("SELECT 1"))
+        assert Pinger().ping(one.engine, ROOM, 10).state == "saturated"
+
+
+def test_pool_that_fills_up_while_the_ping_waits(one: SqlAlchemySessionFactory) -> None:
+    """A ping whose time is over while it waits for a full pool says saturated."""
+    with one, one() as session:
+        session.execute(text("SELECT 1"))
+        pinger = Pinger()
+        assert pinger.ping(one.engine, FillingLedger("x", 1, 1), 0.01).state == "saturated"
+        pending = pinger._pending
+        assert pending
+        assert pending.result(10).state == "saturated"
+
+
+def test_factory_that_closes_under_the_ping(one: SqlAlchemySessionFactory) -> None:
+    """A ping that finds the factory closed says so."""
+    engine = one.engine
+    one.close()
+    assert Pinger().ping(engine, ROOM, 10).state == "closed"
+
+
+def test_error_that_no_server_sent(postgres_server: PostgresServer) -> None:
+    """Whatever else goes wrong while connecting is unreachable, in the error's own words."""
+
+    def fail() -> None:
+        raise ValueError("no such luck")
+
+    engine = create_engine(postgres_server.url, creator=fail)
+    health = Pinger().ping(engine, ROOM, 10)
+    assert (health.state, health.detail) == ("unreachable", "no such luck")

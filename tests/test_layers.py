@@ -1,0 +1,221 @@
+"""The floors of the package: a module imports from its own floor or a lower one, never upwards."""
+
+from __future__ import annotations
+
+import ast
+from fnmatch import fnmatchcase
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pytest
+from attrs import frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PACKAGE: Final = Path(__file__).parents[1] / "sessionfactory"
+ROOT: Final = PACKAGE.name
+
+# From the ground up; a module without a name here belongs on no floor, and fails.
+FLOORS: Final = (
+    ("errors",),
+    ("interfaces", "status", "_null", "masking", "validation", "settings"),
+    ("configuration", "environment", "sources", "engine", "engine.*"),
+    ("_sync",),
+    ("kinds", "catalogue", "registry"),
+    ("cli", "__main__", "testing", "testing.*"),
+    ("",),  # the package itself, which re-exports; nobody inside imports from it
+)
+# What every pytest run of every user may load must stay light, and what a service depends on, too.
+LIGHT: Final = frozenset({"", "errors", "interfaces", "status", "_null"})
+HEAVY: Final = frozenset({"attr", "attrs", "cattr", "cattrs", "sqlalchemy"})
+TYPE_ONLY: Final = frozenset({("interfaces", "sqlalchemy")})
+NO_NAMES: Final = frozenset({"utils", "util", "base", "helpers", "helper", "common", "misc"})
+
+
+@frozen
+class Import:
+    """One import statement's target, as it is written in a module."""
+
+    module: str
+    """Who imports, without the package's name; the package itself is the empty text."""
+    target: str
+    """What is imported, with the package's name."""
+    line: int
+    type_only: bool
+
+    def __str__(self) -> str:
+        return f"{self.module or ROOT}:{self.line} imports {self.target}"
+
+
+def name_of(path: Path) -> str:
+    """Return a module's name without the package's."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+PATHS: Final = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    """Say whether a statement is ``if TYPE_CHECKING:``."""
+    return (
+        isinstance(node, ast.If)
+        and isinstance(node.test, ast.Name)
+        and node.test.id == "TYPE_CHECKING"
+    )
+
+
+def imports_of(module: str, source: str) -> list[Import]:
+    """Return every import of a module: at its top, type-only, and inside functions."""
+    found: list[Import] = []
+
+    def visit(node: ast.AST, *, type_only: bool) -> None:
+        type_only = type_only or is_type_checking(node)
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            found.extend(
+                Import(module, target, node.lineno, type_only) for target in targets_of(node)
+            )
+        for child in ast.iter_child_nodes(node):
+            visit(child, type_only=type_only)
+
+    visit(ast.parse(source), type_only=False)
+    return found
+
+
+def targets_of(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
+    """Yield the modules that a statement imports; ``from a import b`` may mean the module a.b."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+        return
+    assert node.level == 0, f"line {node.lineno}: imports in the package are absolute"
+    base = node.module or ""
+    for alias in node.names:
+        full = f"{base}.{alias.name}"
+        is_module = full.partition(".")[0] == ROOT and full.partition(".")[2] in PATHS
+        yield full if is_module else base
+
+
+IMPORTS: Final = [
+    found for name, path in PATHS.items() for found in imports_of(name, path.read_text())
+]
+OURS: Final = [found for found in IMPORTS if found.target.partition(".")[0] == ROOT]
+
+
+def floor_of(module: str) -> int | None:
+    """Return the floor that a module is on."""
+    for floor, patterns in enumerate(FLOORS):
+        if any(fnmatchcase(module, pattern) for pattern in patterns):
+            return floor
+    return None
+
+
+def inner(found: Import) -> str:
+    """Return which of our modules is imported."""
+    return found.target.partition(".")[2]
+
+
+def test_every_module_is_on_a_floor() -> None:
+    """A new module needs a line in the table, where a reviewer sees it."""
+    assert [module for module in PATHS if floor_of(module) is None] == []
+
+
+@pytest.mark.parametrize("pattern", [pattern for patterns in FLOORS for pattern in patterns])
+def test_every_row_of_the_table_is_used(pattern: str) -> None:
+    """A row for a module that is gone fails."""
+    assert any(fnmatchcase(module, pattern) for module in PATHS)
+
+
+def test_nothing_imports_upwards() -> None:
+    """Every import leads to the same floor or a lower one, type-only and local ones included."""
+    upwards = [
+        str(found)
+        for found in OURS
+        if (floor_of(inner(found)) or 0) > (floor_of(found.module) or 0)
+    ]
+
+    assert upwards == []
+
+
+def test_there_are_no_cycles() -> None:
+    """The modules can be put into an order in which each needs only those before it."""
+    graph: dict[str, set[str]] = {}
+    for found in OURS:
+        graph.setdefault(found.module, set()).add(inner(found))
+
+    try:
+        tuple(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(" → ".join(error.args[1]))
+
+
+def test_nobody_imports_the_package_itself() -> None:
+    """The lazy names are for users; inside, a name is imported from where it is defined."""
+    assert [str(found) for found in OURS if found.target == ROOT] == []
+
+
+def test_light_modules_import_nothing_heavy() -> None:
+    """The interface, errors, values and null factory need neither SQLAlchemy nor attrs."""
+    heavy = [
+        str(found)
+        for found in IMPORTS
+        if found.module in LIGHT
+        and found.target.partition(".")[0] in HEAVY
+        and not (found.type_only and (found.module, found.target.partition(".")[0]) in TYPE_ONLY)
+    ]
+
+    assert heavy == []
+
+
+def test_light_modules_import_only_light_ones() -> None:
+    """What a light module loads of ours is light as well."""
+    loaded = [str(found) for found in OURS if found.module in LIGHT and not found.type_only]
+
+    assert [text for text in loaded if text.rpartition(f"{ROOT}.")[2] not in LIGHT] == []
+
+
+@pytest.mark.parametrize(("module", "target"), sorted(TYPE_ONLY))
+def test_every_exemption_is_used(module: str, target: str) -> None:
+    """An exemption that nothing needs any more fails."""
+    assert any(
+        found.module == module and found.target.partition(".")[0] == target for found in IMPORTS
+    )
+
+
+def test_the_sessions_know_no_configuration() -> None:
+    """A factory is made from settings; who read them from where is not its business."""
+    sources = {"configuration", "environment", "sources"}
+    readers = [
+        str(found) for found in OURS if found.module == "_sync" or found.module.startswith("engine")
+    ]
+
+    assert [text for text in readers if text.rpartition(".")[2] in sources] == []
+
+
+@pytest.mark.parametrize("module", [module for module in PATHS if module])
+def test_a_module_is_named_after_what_it_holds(module: str) -> None:
+    """There is no drawer for odds and ends."""
+    assert not NO_NAMES & set(module.split("."))
+
+
+def test_the_reader_of_imports_sees_all_of_them() -> None:
+    """Type-only and function-local imports are found, and a submodule is told from a name."""
+    source = """
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+def local():
+    import tomllib
+    from sessionfactory import errors, SessionFactory
+    from sessionfactory.engine.errors import PoolExhaustedError
+"""
+    found = [(item.target, item.type_only) for item in imports_of("", source)]
+
+    assert found == [
+        ("sqlalchemy.orm", True),
+        ("tomllib", False),
+        ("sessionfactory.errors", False),
+        ("sessionfactory", False),
+        ("sessionfactory.engine.errors", False),
+    ]

@@ -1,0 +1,44 @@
+"""Every Python example of the README runs, and says what the README says it says."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sybil import Sybil
+from sybil.parsers.markdown import PythonCodeBlockParser
+
+if TYPE_CHECKING:
+    import pytest
+
+README = Path(__file__).parent.parent / "README.md"
+TOML = '[databases.default]\nurl = "sqlite://"\n'
+
+
+def test_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The examples run in order, in a directory that has only the settings file they read."""
+    (tmp_path / "settings.toml").write_text(TOML)
+    monkeypatch.chdir(tmp_path)
+    document = Sybil(parsers=[PythonCodeBlockParser()]).parse(README)
+    examples = list(document.examples())
+    for example in examples:
+        example.evaluate()
+    assert len(examples) > 10
+
+
+def test_first_code_stands_early() -> None:
+    """The first example begins by line 25."""
+    lines = README.read_text(encoding="utf-8").splitlines()
+    assert lines.index("```python") < 25
+
+
+def test_commands_exist() -> None:
+    """The make targets that the README names are there."""
+    makefile = (README.parent / "Makefile").read_text(encoding="utf-8")
+    named = {
+        line.split()[2] for line in README.read_text().splitlines() if line.startswith("$ make ")
+    }
+    assert named == {"demo", "test"}
+    assert all(f"\n{target}: " in makefile for target in named)
+    assert os.access(README.parent / ".ci" / "run", os.X_OK)

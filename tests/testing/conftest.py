@@ -1,0 +1,42 @@
+"""Real servers for the tests, and means to see what became of one."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sessionfactory.testing import _process
+from tests.testing.observe import Watch
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+
+@pytest.fixture(scope="session", autouse=True)
+def measured_keepers() -> Generator[None]:
+    """Let coverage measure the keepers too; its start-up file is one that ``-S`` leaves out."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "coverage" in sys.modules:
+            patch.setattr(_process, "PYTHON", ["-I"])
+        yield
+
+
+@pytest.fixture
+def watch() -> Generator[Watch]:
+    """A watch on processes."""
+    watch = Watch()
+    yield watch
+    watch.close()
+
+
+@pytest.fixture
+def closed_home() -> Generator[Path]:
+    """A directory like root's home: its owner may enter it, and nobody else."""
+    home = Path(tempfile.mkdtemp())
+    yield home
+    shutil.rmtree(home)

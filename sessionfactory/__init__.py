@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         SessionFactoryError,
         SettingsError,
     )
-    from sessionfactory.interfaces import SessionFactory
+    from sessionfactory.interfaces import AsyncSessionFactory, SessionFactory
     from sessionfactory.masking import Secret
     from sessionfactory.registry import SessionFactoryRegistry
     from sessionfactory.settings import (
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsyncSessionFactory",
     "ClosedError",
     "DatabaseSettings",
     "Fault",
@@ -70,7 +71,7 @@ _MODULES = {
         "SessionFactoryError",
         "SettingsError",
     ),
-    "interfaces": ("SessionFactory",),
+    "interfaces": ("AsyncSessionFactory", "SessionFactory"),
     "masking": ("Secret",),
     "registry": ("SessionFactoryRegistry",),
     "settings": ("DatabaseSettings", "PoolSettings", "SessionSettings", "SqliteSettings"),

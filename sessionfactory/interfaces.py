@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Protocol
 from typing_extensions import TypeVar
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     # Only for type checkers: whoever depends on the interface need not load SQLAlchemy for it.
+    from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session
 
 S_co = TypeVar("S_co", covariant=True, default="Session")
+A_co = TypeVar("A_co", covariant=True, default="AsyncSession")
 
 
 class SessionFactory(Protocol[S_co]):
@@ -33,6 +35,26 @@ class SessionFactory(Protocol[S_co]):
 
     def begin(self) -> AbstractContextManager[S_co]:
         """Run one transaction: ``with sessions.begin() as session:``.
+
+        It commits if the block ends, rolls back if it raises, and closes the session in both cases.
+        """
+        ...
+
+
+class AsyncSessionFactory(Protocol[A_co]):
+    """Async twin of ``SessionFactory``; SQLAlchemy's ``async_sessionmaker`` is one.
+
+    ``AsyncSessionFactory`` alone means ``AsyncSessionFactory[AsyncSession]``.
+
+    For implementers: each call answers with a session of its own, for one task.
+    """
+
+    def __call__(self) -> A_co:
+        """Return a new session; the caller closes it: ``async with sessions() as session:``."""
+        ...
+
+    def begin(self) -> AbstractAsyncContextManager[A_co]:
+        """Run one transaction: ``async with sessions.begin() as session:``.
 
         It commits if the block ends, rolls back if it raises, and closes the session in both cases.
         """

@@ -1,4 +1,4 @@
-"""Test support that people install for its own sake: throwaway real servers.
+"""Test support that people install for its own sake: real servers, and faults before them.
 
 Nothing here imports pytest.
 """
@@ -12,8 +12,10 @@ from sessionfactory.testing._process import (
 )
 from sessionfactory.testing.mariadb import MariaDBServer
 from sessionfactory.testing.postgres import PostgresServer
+from sessionfactory.testing.proxy import FaultProxy
 
 __all__ = [
+    "FaultProxy",
     "MariaDBServer",
     "PostgresServer",
     "ServerError",

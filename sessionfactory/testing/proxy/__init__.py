@@ -7,10 +7,10 @@ from itertools import count as numbers
 from math import isfinite
 from typing import TYPE_CHECKING, Literal, Self
 
-from ._control import Control
-from ._count import Count
-from ._trigger import Trigger, When
-from ._upstream import find_upstream
+from sessionfactory.testing.proxy._control import Control
+from sessionfactory.testing.proxy._count import Count
+from sessionfactory.testing.proxy._trigger import Trigger, When
+from sessionfactory.testing.proxy._upstream import find_upstream
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ._control import Control
+    from sessionfactory.testing.proxy._control import Control
 
 
 class Count:

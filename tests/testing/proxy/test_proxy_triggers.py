@@ -77,4 +77,5 @@ def test_only_late_cuts_deliver(proxy: FaultProxy) -> None:
 def test_senseless_cuts(proxy: FaultProxy, arguments: dict[str, Any], message: str) -> None:
     """A cut that makes no sense is refused with a sentence that says why."""
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        proxy.cut(**{"when": "before", "statement": "COMMIT", **arguments})
+        given: dict[str, Any] = {"when": "before", "statement": "COMMIT", **arguments}
+        proxy.cut(**given)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
 from typing import TYPE_CHECKING, Annotated, Final, NoReturn, cast
 
 try:
@@ -27,6 +28,7 @@ from sqlalchemy import URL
 
 from sessionfactory.configuration import Configuration, Masked
 from sessionfactory.engine.managed import ManagedEngine
+from sessionfactory.environment import SettingsWarning
 from sessionfactory.errors import Fault, NotConfiguredError, SettingsError
 from sessionfactory.kinds import load_kind
 from sessionfactory.registry import SessionFactoryRegistry
@@ -121,7 +123,10 @@ def main() -> None:
 def _configuration(toml: Path | None, *, as_json: bool) -> Configuration:
     environ = Masked(os.environ)
     try:
-        configuration = read_environ(environ) if toml is None else read_toml(toml, environ)
+        with warnings.catch_warnings(record=True, category=SettingsWarning) as caught:
+            configuration = read_environ(environ) if toml is None else read_toml(toml, environ)
+        for warning in caught:
+            sys.stderr.write(f"warning: {warning.message}\n")
         if not configuration.databases:
             raise NotConfiguredError(configuration.missing("default"))  # noqa: TRY301
         _check_engines(configuration)

@@ -308,3 +308,12 @@ def test_another_kind_that_cannot_be_loaded(tmp_path: Path) -> None:
     result = run("check", "--toml", str(toml))
     assert result.status == 2
     assert "default.factory" in result.err
+
+
+def test_a_slip_of_the_pen_is_a_warning() -> None:
+    """A variable that is nearly a setting is told in a line of its own, and changes nothing."""
+    result = run("check", DATABASE_URL="sqlite://", DATABASE_POOLSIZE="7")
+    assert result.status == 0
+    assert result.err == (
+        "warning: DATABASE_POOLSIZE is not a setting; did you mean 'DATABASE_POOL_SIZE'?\n"
+    )

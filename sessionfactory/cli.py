@@ -28,7 +28,6 @@ from sqlalchemy import URL
 
 from sessionfactory.configuration import Configuration, Masked
 from sessionfactory.engine.managed import ManagedEngine
-from sessionfactory.environment import SettingsWarning
 from sessionfactory.errors import Fault, NotConfiguredError, SettingsError
 from sessionfactory.kinds import load_kind
 from sessionfactory.registry import SessionFactoryRegistry
@@ -123,7 +122,7 @@ def main() -> None:
 def _configuration(toml: Path | None, *, as_json: bool) -> Configuration:
     environ = Masked(os.environ)
     try:
-        with warnings.catch_warnings(record=True, category=SettingsWarning) as caught:
+        with warnings.catch_warnings(record=True, action="always") as caught:
             configuration = read_environ(environ) if toml is None else read_toml(toml, environ)
         for warning in caught:
             sys.stderr.write(f"warning: {warning.message}\n")

@@ -91,9 +91,11 @@ def read_only(engine: Engine, **options: object) -> Engine:
     return view
 
 
-def end_read_only(connection: DBAPIConnection, record: ConnectionPoolEntry, _: object) -> None:
-    """Let a connection write again, on its return to the pool."""
-    if record.info.pop(_QUERY_ONLY, False):
+def end_read_only(
+    connection: DBAPIConnection, record: ConnectionPoolEntry | None, _: object
+) -> None:
+    """Let a connection write again, on its return to the pool; one that is detached has none."""
+    if record is not None and record.info.pop(_QUERY_ONLY, False):
         cast("sqlite3.Connection", connection).execute("PRAGMA query_only = OFF").close()
 
 

@@ -109,9 +109,9 @@ def test_waiting_is_counted(url: str) -> None:
 
 
 def test_detached_and_invalidated_connections_leave_the_books(
-    small: SqlAlchemySessionFactory,
+    small: SqlAlchemySessionFactory, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A connection that was detached or invalidated is no longer the pool's."""
+    """A connection that was detached or invalidated is no longer the pool's, without a word."""
     with small.engine.connect() as connection:
         connection.detach()
         assert (small.status().size, small.status().in_use) == (0, 0)
@@ -119,6 +119,7 @@ def test_detached_and_invalidated_connections_leave_the_books(
         connection.invalidate()
         assert (small.status().size, small.status().in_use) == (0, 0)
     assert small.status().size == 0
+    assert caplog.records == []
 
 
 def test_dropped_session_gives_its_connection_back(small: SqlAlchemySessionFactory) -> None:

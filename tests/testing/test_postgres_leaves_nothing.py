@@ -118,7 +118,7 @@ def ordinary_python() -> str | None:
     """Return a Python that every user may run; the one of a virtual environment may be root's."""
     for python in (sys.executable, shutil.which("python3", path="/usr/local/bin:/usr/bin")):
         if python and reachable(Path(python)):
-            enough = "import sys; raise SystemExit(sys.version_info < (3, 11))"
+            enough = "import sys, sqlalchemy; raise SystemExit(sys.version_info < (3, 11))"
             if not subprocess.run([python, "-c", enough], check=False).returncode:
                 return python
     return None

@@ -61,7 +61,9 @@ def test_url_differs_in_host_and_port_alone() -> None:
 
 def test_unix_socket_upstream(server: URL) -> None:
     """A server on a unix socket is reached as on TCP."""
-    with psycopg.connect(server.set(drivername="postgresql").render_as_string()) as connection:
+    with psycopg.connect(
+        server.set(drivername="postgresql").render_as_string(hide_password=False)
+    ) as connection:
         row = connection.execute("SHOW unix_socket_directories").fetchone()
     assert row is not None
     url = server.set(host=None, port=None).update_query_dict(
@@ -70,7 +72,7 @@ def test_unix_socket_upstream(server: URL) -> None:
     with FaultProxy(url) as proxy:
         assert proxy.url == server.set(host="127.0.0.1", port=proxy.port)
         assert repr(proxy).endswith(f" before {row[0]}/.s.PGSQL.{server.port}>")
-        text = proxy.url.set(drivername="postgresql").render_as_string()
+        text = proxy.url.set(drivername="postgresql").render_as_string(hide_password=False)
         with psycopg.connect(text) as connection:
             connection.execute("SELECT 1")
             proxy.reset()

@@ -49,7 +49,7 @@ class Pinger:
         with self._lock:
             pending = self._pending
             if pending is None or pending.done():
-                pending = self._pending = Future()
+                pending = Future[Health]()
                 self._connected = False
                 threading.Thread(
                     target=self._run,
@@ -57,6 +57,7 @@ class Pinger:
                     name="sessionfactory-ping",
                     daemon=True,
                 ).start()
+                self._pending = pending  # once there is a thread that will answer
         try:
             return pending.result(timeout)
         except TimeoutError:
@@ -101,7 +102,7 @@ def _diagnose(error: Exception) -> Health:
     number = original.args[0] if original is not None and original.args else None
     refused = (
         code.startswith(_REFUSALS)
-        or number in _MYSQL_REFUSALS
+        or (isinstance(number, int) and number in _MYSQL_REFUSALS)
         or any(words in text for words in _SPOKEN_REFUSALS)
     )
     return Health("refused" if refused else "unreachable", None, text)

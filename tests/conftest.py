@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,14 @@ from tests.testing.available import running_or_skipped
 if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove what the developer's own shell says about databases."""
+    for variable in list(os.environ):
+        if "DATABASE" in variable:
+            monkeypatch.delenv(variable)
 
 
 @pytest.fixture

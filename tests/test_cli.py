@@ -10,37 +10,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from attrs import frozen
-from typer.testing import CliRunner
 
-from sessionfactory.cli import app
+from tests.commands import CANARY, run
 
-CANARY: Final = "canary-7f3a"
 SCRIPT: Final = Path(sys.executable).with_name("sessionfactory")
-
-
-@pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Remove what the developer's own shell says about databases."""
-    for variable in list(os.environ):
-        if "DATABASE" in variable:
-            monkeypatch.delenv(variable)
-
-
-@frozen
-class Run:
-    """What came of a run of the command."""
-
-    status: int
-    out: str
-    err: str
-
-
-def run(*arguments: str, **environ: str) -> Run:
-    """Run the command in this process."""
-    result = CliRunner().invoke(app, arguments, env=environ, prog_name="sessionfactory")
-    assert isinstance(result.exception, SystemExit | None)
-    return Run(result.exit_code, result.stdout, result.stderr)
 
 
 def shell(*command: str | Path, **environ: str) -> subprocess.CompletedProcess[str]:

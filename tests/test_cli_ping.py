@@ -3,48 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import pytest
-from attrs import frozen
 from sqlalchemy import text
-from typer.testing import CliRunner
 
 from sessionfactory import DatabaseSettings, SqlAlchemySessionFactory
-from sessionfactory.cli import app
+from tests.commands import CANARY, run
 
 if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
-
-
-CANARY: Final = "canary-7f3a"
-
-
-@pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Remove what the developer's own shell says about databases."""
-    for variable in list(os.environ):
-        if "DATABASE" in variable:
-            monkeypatch.delenv(variable)
-
-
-@frozen
-class Run:
-    """What came of a run of the command."""
-
-    status: int
-    out: str
-    err: str
-
-
-def run(*arguments: str, **environ: str) -> Run:
-    """Run the command in this process."""
-    result = CliRunner().invoke(app, arguments, env=environ, prog_name="sessionfactory")
-    assert isinstance(result.exception, SystemExit | None)
-    return Run(result.exit_code, result.stdout, result.stderr)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sessionfactory.testing import _process
+from sessionfactory.testing._process import Keeper, unprivileged_uid
 from tests.testing.observe import Watch
 
 if TYPE_CHECKING:
@@ -40,3 +42,21 @@ def closed_home() -> Generator[Path]:
     home = Path(tempfile.mkdtemp())
     yield home
     shutil.rmtree(home)
+
+
+@pytest.fixture
+def base() -> Generator[Path]:
+    """A short directory that every user may enter."""
+    made = Path(f"/tmp/w-{os.urandom(4).hex()}")
+    made.mkdir()
+    made.chmod(0o755)
+    yield made
+    shutil.rmtree(made)
+
+
+@pytest.fixture
+def keeper(base: Path) -> Generator[Keeper]:
+    """A keeper with an empty directory."""
+    keeper = Keeper("test", [base], unprivileged_uid())
+    yield keeper
+    keeper.release()

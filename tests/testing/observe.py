@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +16,11 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping
+
+    from sessionfactory.testing._process import Keeper
+
+SLEEPER = ["/bin/sleep", "1000"]
+
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="watches processes by pidfd")
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
@@ -82,3 +88,13 @@ def telling(
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, 9)
+
+
+def spawn(keeper: Keeper, command: list[str]) -> int:
+    """Have a keeper start a program."""
+    return keeper.spawn(
+        command,
+        environment={"PATH": "/usr/bin:/bin"},
+        log=keeper.directory / "log",
+        farewell=signal.SIGTERM,
+    )

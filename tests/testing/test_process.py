@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import stat
@@ -20,42 +19,10 @@ from sessionfactory.testing._process import (
     base_directories,
     unprivileged_uid,
 )
-from tests.testing.observe import linux_only, until
+from tests.testing.observe import SLEEPER, linux_only, spawn, until
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from tests.testing.observe import Watch
-
-SLEEPER = ["/bin/sleep", "1000"]
-
-
-@pytest.fixture
-def base() -> Generator[Path]:
-    """A short directory that every user may enter."""
-    made = Path(f"/tmp/w-{os.urandom(4).hex()}")
-    made.mkdir()
-    made.chmod(0o755)
-    yield made
-    shutil.rmtree(made)
-
-
-@pytest.fixture
-def keeper(base: Path) -> Generator[Keeper]:
-    """A keeper with an empty directory."""
-    keeper = Keeper("test", [base], unprivileged_uid())
-    yield keeper
-    keeper.release()
-
-
-def spawn(keeper: Keeper, command: list[str]) -> int:
-    """Start a program."""
-    return keeper.spawn(
-        command,
-        environment={"PATH": "/usr/bin:/bin"},
-        log=keeper.directory / "log",
-        farewell=signal.SIGTERM,
-    )
 
 
 def child_of_sh(keeper: Keeper, script: str) -> tuple[int, int]:

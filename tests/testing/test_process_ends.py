@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import sys
 from pathlib import Path
@@ -15,43 +14,10 @@ from sessionfactory.testing._process import (
     Keeper,
     unprivileged_uid,
 )
-from tests.testing.observe import linux_only, telling, until
+from tests.testing.observe import SLEEPER, linux_only, spawn, telling, until
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from tests.testing.observe import Watch
-
-SLEEPER = ["/bin/sleep", "1000"]
-
-
-@pytest.fixture
-def base() -> Generator[Path]:
-    """A short directory that every user may enter."""
-    made = Path(f"/tmp/w-{os.urandom(4).hex()}")
-    made.mkdir()
-    made.chmod(0o755)
-    yield made
-    shutil.rmtree(made)
-
-
-@pytest.fixture
-def keeper(base: Path) -> Generator[Keeper]:
-    """A keeper with an empty directory."""
-    keeper = Keeper("test", [base], unprivileged_uid())
-    yield keeper
-    keeper.release()
-
-
-def spawn(keeper: Keeper, command: list[str]) -> int:
-    """Start a program."""
-    return keeper.spawn(
-        command,
-        environment={"PATH": "/usr/bin:/bin"},
-        log=keeper.directory / "log",
-        farewell=signal.SIGTERM,
-    )
-
 
 OWNER = """
 import json, os, signal, sys

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from functools import partial
-from typing import TYPE_CHECKING, Generic, Self
+from typing import TYPE_CHECKING, Generic, Never, Self
 
 import attrs
 from sqlalchemy.orm import Session
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound=Session, default=Session)
 
 
+def _entered() -> Never:
+    raise RuntimeError("a transaction scope is entered once; call begin() for another")
+
+
 class TransactionScope(Generic[S]):
     """``with sessions.begin() as session:``: commit at the end, roll back on an error, close.
 
@@ -44,9 +48,14 @@ class TransactionScope(Generic[S]):
         self._open = open_session
 
     def __enter__(self) -> S:
-        session = self._session = self._open()
-        self._transaction = session.begin()
-        self._transaction.__enter__()
+        open_session, self._open = self._open, _entered
+        session = self._session = open_session()
+        try:
+            self._transaction = session.begin()
+            self._transaction.__enter__()
+        except BaseException:
+            session.close()
+            raise
         return session
 
     def __exit__(
@@ -183,8 +192,10 @@ class SqlAlchemySessionFactory(Generic[S]):
         Returns:
             the holders that were cut off.
         """
-        self._open = self._open_to_write = None
-        return self._managed.close(timeout)
+        try:
+            return self._managed.close(timeout)
+        finally:
+            self._open = self._open_to_write = None
 
     def __enter__(self) -> Self:
         return self

@@ -46,7 +46,7 @@ class Catalogue(Generic[F]):
         self._lock = threading.RLock()
         self._built: dict[str, F] = {}  # in the order of building
         self._registered: dict[str, F] = {}
-        self._overrides: dict[str, tuple[F, F]] = {}
+        self._overrides: dict[str, list[tuple[F, F]]] = {}
         self._closed = False
         missing = [self.missing(name) for name in several(require) if name not in self.names]
         if missing:
@@ -65,7 +65,7 @@ class Catalogue(Generic[F]):
         """Return the factory of a database; the null factory if it is not configured."""
         with self._lock:
             if name in self._overrides:
-                return self._overrides[name][0]
+                return self._overrides[name][-1][0]
             if self._closed:
                 raise ClosedError(f"The registry is closed; it gives no factory for {name!r}")
             for factories in (self._registered, self._built):
@@ -80,7 +80,7 @@ class Catalogue(Generic[F]):
         """Return the read-only factory of a database."""
         with self._lock:
             if name in self._overrides:
-                return self._overrides[name][1]
+                return self._overrides[name][-1][1]
             factory = self.get(name)
             if self.is_missing(name):
                 return factory
@@ -119,17 +119,17 @@ class Catalogue(Generic[F]):
     @contextmanager
     def override(self, name: str, factory: F, reader: F | None) -> Generator[None]:
         """Replace a factory and its reader for the length of a block."""
+        entry = (factory, factory if reader is None else reader)
         with self._lock:
-            before = self._overrides.get(name)
-            self._overrides[name] = (factory, factory if reader is None else reader)
+            self._overrides.setdefault(name, []).append(entry)
         try:
             yield
-        finally:
+        finally:  # its own entry: overrides may end in another order than they began
             with self._lock:
-                if before is None:
+                entries = self._overrides[name]
+                del entries[next(i for i, other in enumerate(entries) if other is entry)]
+                if not entries:
                     del self._overrides[name]
-                else:
-                    self._overrides[name] = before
 
     def shut(self) -> list[tuple[str, F]]:
         """Give nothing out from now on, and return what was built, newest first."""

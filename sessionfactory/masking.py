@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _MASK: Final = "'***'"
 _SECRET_KEY = re.compile(
-    r"passw|pwd|passphrase|secret|token|credential|odbc_connect", re.IGNORECASE
+    r"passw|pwd|passphrase|secret|token|api_?key|access_?key|credential|odbc_connect", re.IGNORECASE
 )
 _SQLITE: Final = frozenset({"sqlite", "sqlite+pysqlite", "sqlite+aiosqlite"})
 _UNESCAPED: Final = (
@@ -77,7 +77,7 @@ def parse_url(value: object) -> URL:
     """
     text = value.reveal() if isinstance(value, Secret) else value
     if isinstance(text, URL):
-        url = text
+        url = text.set(drivername="postgresql") if text.drivername == "postgres" else text
     elif isinstance(text, str):
         url = _make_url(text.strip())
         if _is_ambiguous(text):
@@ -107,7 +107,10 @@ def _is_ambiguous(text: str) -> bool:
     # or the query, which drivers quote when they cannot connect.
     scheme, _, rest = text.partition("://")
     _user, colon, password_and_more = rest.partition(":")
-    return not scheme.startswith("sqlite") and bool(colon) and password_and_more.count("@") > 1
+    if scheme.startswith("sqlite") or not colon:
+        return False
+    before, _, query = password_and_more.partition("?")
+    return before.count("@") > 1 or any("@" in item.partition("=")[0] for item in query.split("&"))
 
 
 def _problem_with(url: URL) -> str | None:

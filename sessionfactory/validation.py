@@ -24,6 +24,7 @@ _WORDS: Final = {
     **dict.fromkeys(("true", "yes", "on", "1"), True),
     **dict.fromkeys(("false", "no", "off", "0"), False),
 }
+_DEEPEST: Final = 20
 _SHOWN: Final = 60
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,18}")
 _DECIMAL: Final = re.compile(r"[+-]?([0-9]{1,18}\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
@@ -272,11 +273,13 @@ def _to_secrets(given: object, _type: object) -> dict[str, Secret]:
     return {key: _to_secret(value, None) for key, value in _to_options(given, None).items()}
 
 
-def _to_options(given: object, _type: object) -> dict[str, object]:
+def _to_options(given: object, _type: object, depth: int = 0) -> dict[str, object]:
     table = as_table(given)
+    if depth > _DEEPEST:
+        raise ValueError("is nested too deeply")
     if table is not None and all(isinstance(key, str) for key in table):
         return {
-            str(key): value if as_table(value) is None else _to_options(value, None)
+            str(key): value if as_table(value) is None else _to_options(value, None, depth + 1)
             for key, value in table.items()
         }
     raise ValueError(f"expected a table of options, got {_kind(given)}")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from sqlalchemy import event
-
+from sessionfactory.engine import drivers
+from sessionfactory.errors import Fault, SettingsError
 from sessionfactory.masking import with_secrets
 
 if TYPE_CHECKING:
-    from sqlalchemy import Dialect, Engine
+    from sqlalchemy import URL, Dialect, Engine
     from sqlalchemy.engine.interfaces import DBAPIConnection
-    from sqlalchemy.pool import ConnectionPoolEntry
 
     from sessionfactory.settings import DatabaseSettings
 
@@ -21,25 +21,22 @@ def hand_over(engine: Engine, settings: DatabaseSettings) -> None:
     if settings.password is None and not settings.url_secrets:
         return
 
-    @event.listens_for(engine, "do_connect")
-    def connect(
-        dialect: Dialect,
-        _record: ConnectionPoolEntry | None,
-        arguments: list[object],
-        keywords: dict[str, object],
-    ) -> DBAPIConnection:
-        outcome = _connect(dialect, engine, settings, arguments, keywords)
+    dialect, opened = engine.dialect, engine.dialect.connect
+
+    def connect(*arguments: object, **keywords: object) -> DBAPIConnection:
+        outcome = _connect(dialect, engine.url, settings, partial(opened, *arguments, **keywords))
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
 
+    drivers.connect_through(dialect, connect)
+
 
 def _connect(
     dialect: Dialect,
-    engine: Engine,
+    url: URL,
     settings: DatabaseSettings,
-    arguments: list[object],
-    keywords: dict[str, object],
+    open_connection: partial[DBAPIConnection],
 ) -> DBAPIConnection | BaseException:
     """Connect, or return the error without the frames that saw the password.
 
@@ -47,15 +44,16 @@ def _connect(
     and the drivers' frames hold what they were called with.
     """
     try:
-        private = with_secrets(engine.url, settings.password, settings.url_secrets)
-        open_args, open_kwargs = dialect.create_connect_args(engine.url)
-        full_args, full_kwargs = dialect.create_connect_args(private)
-        added = {
-            key: full_kwargs[key] for key in full_kwargs if full_kwargs[key] != open_kwargs.get(key)
-        }
+        private = with_secrets(url, settings.password, settings.url_secrets)
+        bare_args, bare = dialect.create_connect_args(url)
+        full_args, full = dialect.create_connect_args(private)
+        added = {key: full[key] for key in full if full[key] != bare.get(key)}
         # A dialect that connects by one string (ODBC) carries the password in it.
-        chosen = arguments if full_args == open_args else full_args
-        return dialect.connect(*chosen, **{**keywords, **added})
+        arguments = open_connection.args if full_args == bare_args else full_args
+        # What a listener of the user said wins: a token, perhaps.
+        return open_connection.func(*arguments, **{**added, **open_connection.keywords})
+    except UnicodeError:  # which quotes the password, and so does its repr
+        return SettingsError([Fault("password", "holds a character that the driver cannot send")])
     except BaseException as error:  # noqa: BLE001 - it is raised again, one frame further out
         _drop_frames(error)
         return error
@@ -70,6 +68,7 @@ def _drop_frames(error: BaseException) -> None:
             continue
         seen.add(id(link))
         link.__traceback__ = None
+        drivers.forget_connection(link)
         pending += [link.__cause__, link.__context__]
         if isinstance(link, BaseExceptionGroup):
             pending += cast("BaseExceptionGroup[BaseException]", link).exceptions

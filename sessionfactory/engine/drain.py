@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Final, Never
 
 from sessionfactory.engine import drivers
@@ -11,6 +12,8 @@ from sessionfactory.engine.ledger import current_task
 from sessionfactory.errors import ClosedError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sessionfactory.engine.ledger import Hold, Ledger
     from sessionfactory.status import Holder
 
@@ -29,6 +32,9 @@ class CutConnection:
     def __init__(self, message: str) -> None:
         self._message = message
 
+    closed = True
+    """As drivers' connections say it; psycopg's cursors ask."""
+
     def rollback(self) -> None:
         """Do nothing: the transaction ended with its connection."""
 
@@ -39,8 +45,9 @@ class CutConnection:
         """Raise ``ClosedError``: nothing was committed."""
         raise ClosedError(self._message)
 
-    def cursor(self) -> Never:
-        """Raise ``ClosedError``."""
+    def __getattr__(self, name: str) -> Never:
+        if name.startswith("__"):
+            raise AttributeError(name)
         raise ClosedError(self._message)
 
 
@@ -61,19 +68,37 @@ def _cut(ledger: Ledger, holds: tuple[Hold, ...], grace: float) -> tuple[Holder,
     end = time.monotonic() + grace
     while time.monotonic() < end and ledger.still_out(holds):
         # Again and again: a statement that begins after a cancellation does not feel it.
-        for hold in ledger.still_out(holds):
-            drivers.cancel(hold.record.dbapi_connection)
+        late = ledger.still_out(holds)
+        _side_by_side([partial(_cancel, hold) for hold in late], end - time.monotonic())
         ledger.wait_until(time.monotonic() + _AGAIN, holds)
-    for hold in ledger.still_out(holds):
-        _close(hold, f"The session factory {ledger.name!r} was closed, and this connection with it")
+    message = f"The session factory {ledger.name!r} was closed, and this connection with it"
+    late = ledger.still_out(holds)
+    for hold in late:
+        drivers.put_in_place(hold.proxy(), CutConnection(message))
         ledger.strike(hold)
+    _side_by_side([partial(_close, hold) for hold in late], _GRACE)
     return holders
 
 
-def _close(hold: Hold, message: str) -> None:
-    drivers.cancel(hold.record.dbapi_connection)
-    drivers.put_in_place(hold.proxy(), CutConnection(message))
+def _cancel(hold: Hold) -> None:
+    drivers.cancel(hold.record.dbapi_connection, _GRACE)
+
+
+def _close(hold: Hold) -> None:
+    _cancel(hold)
     hold.record.invalidate()
+
+
+def _side_by_side(calls: list[Callable[[], None]], timeout: float) -> None:
+    """Make calls that a silent network may hold for ever; leave those that are late."""
+    threads = [
+        threading.Thread(target=call, name="sessionfactory-close", daemon=True) for call in calls
+    ]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + timeout
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def _is_ours(hold: Hold) -> bool:

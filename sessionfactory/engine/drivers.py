@@ -11,8 +11,11 @@ from sqlalchemy import event
 from sqlalchemy.engine.default import DefaultDialect
 
 from sessionfactory.errors import Fault, SettingsError
+from sessionfactory.settings import PoolSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy import URL, Dialect, Engine
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import PoolProxiedConnection
@@ -83,6 +86,7 @@ def refuse_unsupported(settings: DatabaseSettings) -> None:
         "tls": settings.tls != "driver",
         "pipeline": settings.pipeline,
         "replicas": bool(settings.replicas),
+        "pool.ping_timeout": settings.pool.ping_timeout != PoolSettings().ping_timeout,
         "pool.reset": settings.pool.reset != "rollback",
         "pool.hold_warning": settings.pool.hold_warning is not None,
         "session.owner": settings.session.owner != "concurrent",
@@ -185,6 +189,10 @@ def _mysql_limits(limits: dict[str, float], *, mariadb: bool) -> str:
     return f"SET {', '.join(f'SESSION {name} = {value}' for name, value in variables.items())}"
 
 
+class _SafelyCancellable(Protocol):
+    def cancel_safe(self, *, timeout: float) -> None: ...
+
+
 class _Cancellable(Protocol):
     def cancel(self) -> None: ...
 
@@ -193,13 +201,19 @@ class _Interruptible(Protocol):
     def interrupt(self) -> None: ...
 
 
-def cancel(connection: DBAPIConnection | None) -> None:
+def cancel(connection: DBAPIConnection | None, timeout: float) -> None:
     """Ask the database to give up the statement that runs on a connection of another thread.
 
     What cannot be asked is left to the caller, who closes the connection next.
+
+    Args:
+        connection: the driver's connection.
+        timeout: seconds to try; psycopg2 knows no limit here.
     """
     with suppress(Exception):  # whatever it says, the connection is on its way out
-        if hasattr(connection, "cancel"):  # psycopg, psycopg2
+        if hasattr(connection, "cancel_safe"):  # psycopg
+            cast("_SafelyCancellable", connection).cancel_safe(timeout=timeout)
+        elif hasattr(connection, "cancel"):  # psycopg2
             cast("_Cancellable", connection).cancel()
         elif hasattr(connection, "interrupt"):  # sqlite3
             cast("_Interruptible", connection).interrupt()
@@ -214,3 +228,21 @@ def put_in_place(proxy: PoolProxiedConnection | None, stand_in: object) -> None:
     """
     if proxy is not None:
         cast("_ConnectionFairy", proxy).dbapi_connection = cast("DBAPIConnection", stand_in)
+
+
+def connect_through(dialect: Dialect, connect: Callable[..., DBAPIConnection]) -> None:
+    """Have a dialect open its connections by ``connect``.
+
+    ``Dialect.connect`` comes after all listeners to ``do_connect``. A listener of ours would come
+    among the user's, and as it returns a connection, end the round before theirs were asked.
+    """
+    dialect.connect = connect  # type: ignore[method-assign]  # of this one dialect
+
+
+def forget_connection(error: BaseException) -> None:
+    """Take from psycopg's error the connection that failed, which holds the password.
+
+    The public ``pgconn`` has no setter. ``tests/test_canary.py`` notices if it moves.
+    """
+    if getattr(error, "_pgconn", None) is not None:
+        error._pgconn = None  # type: ignore[attr-defined]  # noqa: SLF001

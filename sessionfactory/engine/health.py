@@ -44,11 +44,11 @@ class Pinger:
         if engine.dialect.name == "sqlite":
             file = sqlite.file_of(engine.url)
             return sqlite.ping_file(file) if file else Health("ok", 0.0, "in memory")
-        if ledger.saturated:
-            return _saturated(ledger)
         with self._lock:
-            pending = self._pending
+            pending = self._pending  # first: the connection that is out may be this ping's own
             if pending is None or pending.done():
+                if ledger.saturated:
+                    return _saturated(ledger)
                 pending = Future[Health]()
                 self._connected = False
                 threading.Thread(

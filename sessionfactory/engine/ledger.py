@@ -101,12 +101,15 @@ class Ledger:
 
     def keep(self, pool: Pool) -> None:
         """Listen to a pool, and to every pool that replaces it."""
-        event.listen(pool, "connect", self._note_connect)
         event.listen(pool, "close", self._note_close)
         event.listen(pool, "close_detached", self._note_close)
         event.listen(pool, "detach", self._note_detach)
         event.listen(pool, "checkout", self._note_checkout)
         event.listen(pool, "checkin", self._note_checkin)
+
+    def keep_opened(self, pool: Pool) -> None:
+        """Count new connections; listen last, so that one whose set-up failed is not counted."""
+        event.listen(pool, "connect", self._note_connect)
 
     def refuse_if_closed(self) -> None:
         """Raise ``ClosedError`` once the factory is closed."""
@@ -190,6 +193,8 @@ class Ledger:
             frame.f_code if frame else None,
             frame.f_lasti if frame else 0,
         )
+        # After the entry: either ``close`` sees the hold, or this sees that it closed meanwhile.
+        self.refuse_if_closed()
 
     def _note_checkin(
         self, _connection: DBAPIConnection | None, record: ConnectionPoolEntry

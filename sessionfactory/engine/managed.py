@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from sqlalchemy import create_engine, event
 from sqlalchemy.exc import ArgumentError
@@ -20,9 +20,15 @@ from sessionfactory.status import Health, Holder, PoolStatus
 from sessionfactory.validation import as_table
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy import URL, Engine
 
     from sessionfactory.settings import DatabaseSettings
+
+
+_COVERED_ON_SQLITE: Final = frozenset({"timeout", "isolation_level"})
+"""What ``sqlite.busy_timeout`` and ``sqlite.begin`` decide."""
 
 
 class ManagedEngine:
@@ -45,6 +51,7 @@ class ManagedEngine:
         drivers.refuse_unsupported(settings)
         self._options = _engine_options(settings, self._url)
         self._engine: Engine | None = None
+        self._views: dict[str, Engine] = {}
         self._lock = threading.Lock()
         self._pinger = Pinger()
         size, overflow = _pool_size(settings, self._url)
@@ -55,12 +62,12 @@ class ManagedEngine:
     def engine(self) -> Engine:
         """The engine, built on first use; ``ClosedError`` after ``close``."""
         self.ledger.refuse_if_closed()
-        if self._engine is None:
+        engine = self._engine
+        if engine is None:
             with self._lock:
                 self.ledger.refuse_if_closed()
-                if self._engine is None:
-                    self._engine = self._build()
-        return self._engine
+                engine = self._engine = self._engine or self._build()
+        return engine
 
     @property
     def built(self) -> bool:
@@ -71,12 +78,14 @@ class ManagedEngine:
     def reading(self) -> Engine:
         """A view whose transactions take no lock before they write."""
         engine = self.engine
-        return sqlite.deferred(engine) if engine.dialect.name == "sqlite" else engine
+        if engine.dialect.name != "sqlite":
+            return engine
+        return self._view("reading", sqlite.deferred)
 
     @property
     def read_only(self) -> Engine:
         """A view whose transactions cannot write."""
-        return readonly.read_only(self.engine)
+        return self._view("read-only", readonly.read_only)
 
     def ping(self, timeout: float) -> Health:
         """Return how the database does, within ``timeout`` seconds."""
@@ -102,9 +111,21 @@ class ManagedEngine:
             engine, self._engine = self._engine, None
         if engine is None:
             return ()
-        cut = drain(self.ledger, deadline)
-        engine.dispose()
-        return cut
+        self._views.clear()
+        if isinstance(engine.pool, LedgerQueuePool):
+            engine.pool.wake()
+        try:
+            return drain(self.ledger, deadline)
+        finally:  # whatever interrupts the waiting
+            engine.dispose()
+
+    def _view(self, name: str, make: Callable[[Engine], Engine]) -> Engine:
+        # One each: SQLAlchemy's cache of compiled statements knows engines by their dialect.
+        engine = self.engine
+        view = self._views.get(name)
+        if view is None:
+            view = self._views[name] = make(engine)
+        return view
 
     def _build(self) -> Engine:
         try:
@@ -113,6 +134,7 @@ class ManagedEngine:
             problem = f"SQLAlchemy does not take them: {error}"
             raise SettingsError([Fault("engine_options", problem)]) from None
         cast("LedgerQueuePool | LedgerNullPool", engine.pool).ledger = self.ledger
+        self.ledger.keep(engine.pool)
         credentials.hand_over(engine, self.settings)
         event.listen(engine, "handle_error", unwrap, retval=True)
         readonly.enforce(engine)
@@ -121,7 +143,7 @@ class ManagedEngine:
             sqlite.prepare(engine, self.settings.sqlite, self.name)
         elif self.settings.pool.pre_ping:
             liveness.ping_idle(engine, self.settings.pool.ping_after)
-        self.ledger.keep(engine.pool)  # last: a connection whose set-up failed is not in the books
+        self.ledger.keep_opened(engine.pool)
         return engine
 
 
@@ -138,9 +160,12 @@ def _engine_options(settings: DatabaseSettings, url: URL) -> dict[str, object]:
     given = dict(settings.engine_options)
     theirs = given.pop("connect_args", None)
     arguments = drivers.connect_arguments(settings, url)
-    clash = sorted(arguments.keys() & dict(as_table(theirs) or {}).keys())
+    on_sqlite = url.get_backend_name() == "sqlite"
+    ours = {*arguments, *(_COVERED_ON_SQLITE if on_sqlite else ())}
+    named = {*dict(as_table(theirs) or {}), *(_COVERED_ON_SQLITE & url.query.keys())}
+    clash = sorted(str(name) for name in ours & named)
     if clash:
-        problem = f"connect_args may not name what a setting covers: {', '.join(clash)}"
+        problem = f"connect_args and url may not name what a setting covers: {', '.join(clash)}"
         raise SettingsError([Fault("engine_options", problem)])
     options: dict[str, object] = {
         **given,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 from sqlalchemy.exc import TimeoutError as SqlAlchemyTimeoutError
 from sqlalchemy.pool import NullPool, QueuePool
+from sqlalchemy.util.queue import Full
 
 from sessionfactory.engine.errors import PoolExhaustedError
 
@@ -15,21 +17,51 @@ if TYPE_CHECKING:
     from sessionfactory.engine.ledger import Ledger
 
 
+class _WakeUp:
+    """Stands in the queue of a closed pool, for those who still wait there."""
+
+    def close(self) -> None:
+        """Do nothing: there is no connection."""
+
+
 class LedgerQueuePool(QueuePool):
     """SQLAlchemy's ``QueuePool``, which says who holds its connections when it runs dry."""
 
     ledger: Ledger
+    _disposed = False
 
     def _do_get(self) -> ConnectionPoolEntry:
         self.ledger.refuse_if_closed()
         caller = object()
         self.ledger.ask(caller)
         try:
-            return super()._do_get()
+            record = super()._do_get()
         except SqlAlchemyTimeoutError:
+            self.ledger.refuse_if_closed()
             raise _exhausted(self.ledger, self.timeout()) from None
         finally:
             self.ledger.answer(caller)
+        if isinstance(cast("object", record), _WakeUp):
+            self.wake()  # the next one
+            self.ledger.refuse_if_closed()
+        return record
+
+    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
+        super()._do_return_conn(record)
+        if self._disposed:  # it was out meanwhile; nobody takes it from here any more
+            self.dispose()
+
+    def dispose(self) -> None:
+        """Close the idle connections now, and those that are out when they come back."""
+        self._disposed = True
+        super().dispose()
+        if self.ledger.closed:
+            self.wake()
+
+    def wake(self) -> None:
+        """Have everybody who waits for a connection look whether the factory was closed."""
+        with suppress(Full):  # then there is a connection to take, and nobody waits
+            self._pool.put(cast("ConnectionPoolEntry", _WakeUp()), block=False)
 
     def recreate(self) -> LedgerQueuePool:
         """Return a new pool of the same settings and the same books."""

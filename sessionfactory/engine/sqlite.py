@@ -44,7 +44,12 @@ def file_of(url: URL) -> Path | None:
 
 
 def _is_uri(url: URL) -> bool:
-    return (url.database or "").startswith("file:")
+    return (url.database or "").startswith("file:") and "uri" in url.query
+
+
+def _is_read_only(url: URL) -> bool:
+    options = {**parse_qs((url.database or "").partition("?")[2]), **url.query}
+    return _is_uri(url) and ("ro" in options.get("mode", ()) or "immutable" in options)
 
 
 def prepare(engine: Engine, settings: SqliteSettings, name: str) -> None:
@@ -55,7 +60,7 @@ def prepare(engine: Engine, settings: SqliteSettings, name: str) -> None:
         f"PRAGMA foreign_keys = {'ON' if settings.foreign_keys else 'OFF'}",
         f"PRAGMA synchronous = {settings.synchronous}",
     ]
-    if file is not None and settings.journal != "keep":
+    if file is not None and settings.journal != "keep" and not _is_read_only(engine.url):
         pragmas.append(f"PRAGMA journal_mode = {settings.journal}")
 
     @event.listens_for(engine, "do_connect")

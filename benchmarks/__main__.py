@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import frozen
 
-from benchmarks import import_time, open_close, sqlite_concurrency
+from benchmarks import import_time, isolation, open_close, sqlite_concurrency
 from benchmarks.report import render, summary
 
 if TYPE_CHECKING:
@@ -37,6 +37,10 @@ BENCHMARKS: Final = {
     "sqlite_concurrency": Benchmark(
         partial(sqlite_concurrency.measure, sqlite_concurrency.FULL),
         partial(sqlite_concurrency.measure, sqlite_concurrency.QUICK),
+    ),
+    "isolation": Benchmark(
+        partial(isolation.measure, isolation.FULL),
+        partial(isolation.measure, isolation.QUICK),
     ),
     "import_time": Benchmark(
         partial(import_time.measure, import_time.FULL),

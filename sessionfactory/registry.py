@@ -252,20 +252,23 @@ class SessionFactoryRegistry(Generic[S]):
         """
         deadline = time.monotonic() + timeout
         cut: dict[str, tuple[Holder, ...]] = {}
-        errors: list[BaseException] = []
+        errors: list[Exception] = []
+        interrupt: BaseException | None = None
         for name, factory in self._catalogue.shut():
             if not hasattr(factory, "close"):
                 continue
             try:
                 left = max(0.0, deadline - time.monotonic())
                 cut[name] = cast("_Managed", factory).close(timeout=left)
-            except BaseException as error:  # noqa: BLE001 - the others are closed all the same
+            except Exception as error:  # noqa: BLE001 - the others are closed all the same
                 error.add_note(f"while closing the database {name!r}")
                 errors.append(error)
-                if not isinstance(error, Exception):
-                    deadline = 0.0  # somebody is in a hurry
+            except BaseException as error:  # noqa: BLE001 - somebody is in a hurry; the same, at once
+                interrupt, deadline = error, 0.0
+        if interrupt is not None:
+            raise interrupt
         if errors:
-            raise BaseExceptionGroup("databases that could not be closed", errors)
+            raise ExceptionGroup("databases that could not be closed", errors)
         return {name: holders for name, holders in cut.items() if holders}
 
     def __enter__(self) -> Self:

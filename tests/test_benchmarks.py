@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks import import_time, open_close, sqlite_concurrency
+from benchmarks import import_time, isolation, open_close, sqlite_concurrency
 from benchmarks.__main__ import BENCHMARKS, Benchmark, main
 from benchmarks.figures import (
     Count,
@@ -25,9 +25,12 @@ from benchmarks.figures import (
 )
 from benchmarks.harness import alternate, fastest, timed, together
 from benchmarks.report import render, summary
+from sessionfactory.testing import ServerUnavailableError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from sessionfactory.testing import PostgresServer
 
 LOW = Target("<=", 0.97)
 OURS = "SqlAlchemySessionFactory"
@@ -243,6 +246,44 @@ class TestTables:
         targets = [group.rows[1].target for group in found.groups]
         assert targets == [Target(">=", 4), None, None, Target(">=", 0.95), None, None]
 
+    def test_isolation(self, postgres_server: PostgresServer) -> None:
+        """Each way to isolate tests is compared with none, on PostgreSQL and in memory."""
+        plan = isolation.Plan(servers=1, memory=1, passes=1, tables=3, rows=2, in_a_row=1)
+        found = isolation.measure(plan)
+        assert found.title == "isolated tests, 3 tables with 6 rows"
+        assert [group.title for group in found.groups] == ["PostgreSQL", "SQLite in memory"]
+        on_postgresql, in_memory = found.groups
+        assert [line.name for line in on_postgresql.rows] == [
+            "no isolation",
+            "RollbackSessionFactory",
+            "CloningSessionFactory",
+            "CloningSessionFactory, back to back",
+            "CloningSessionFactory(ahead=0)",
+            "TRUNCATE and seed",
+            "drop_all, create_all and seed",
+        ]
+        assert on_postgresql.rows[1].target == Target("<=", 1.7)
+        assert [line.name for line in in_memory.rows] == [
+            "no isolation",
+            "InMemorySessionFactory.reset()",
+            "RollbackSessionFactory",
+            "create_all and seed",
+        ]
+        assert in_memory.rows[1].target == Target("<=", 1.6)
+
+    def test_isolation_without_a_server(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where PostgreSQL cannot be had, its rows are left out, and the table says so."""
+
+        def fail() -> None:
+            raise ServerUnavailableError("there are no binaries")
+
+        monkeypatch.setattr(isolation, "PostgresServer", fail)
+        found = isolation.measure(
+            isolation.Plan(servers=1, memory=1, passes=1, tables=3, rows=2, in_a_row=1)
+        )
+        assert [group.title for group in found.groups] == ["SQLite in memory"]
+        assert found.notes[-1] == "PostgreSQL is left out: there are no binaries"
+
     def test_import_time(self) -> None:
         """Both ways to import are compared with SQLAlchemy, and the bare interpreter is shown."""
         found = import_time.measure(import_time.Plan(rounds=1))
@@ -265,7 +306,12 @@ class TestCommand:
 
     def test_every_table(self) -> None:
         """The command knows every table of this package."""
-        assert list(BENCHMARKS) == ["open_close", "sqlite_concurrency", "import_time"]
+        assert list(BENCHMARKS) == [
+            "open_close",
+            "sqlite_concurrency",
+            "isolation",
+            "import_time",
+        ]
 
     def test_all(
         self, benchmarks: dict[str, Benchmark], capsys: pytest.CaptureFixture[str], tmp_path: Path

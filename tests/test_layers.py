@@ -24,7 +24,7 @@ FLOORS: Final = (
     ("configuration", "environment", "sources", "engine", "engine.*"),
     ("_sync",),
     ("kinds", "catalogue", "registry"),
-    ("cli", "__main__", "testing", "testing.*"),
+    ("cli", "__main__", "testing", "testing.*", "pytest_plugin"),
     ("",),  # the package itself, which re-exports; nobody inside imports from it
 )
 # What every pytest run of every user may load must stay light, and what a service depends on, too.

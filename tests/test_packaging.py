@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).parents[1]
 PROJECT: Final[dict[str, Any]] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Which modules may import what an extra installs.
-EXTRAS: Final = {"cli": "sessionfactory/cli.py", "testing": "sessionfactory/testing/*.py"}
+EXTRAS: Final = {
+    "cli": "sessionfactory/cli.py",
+    "pytest": "sessionfactory/pytest_plugin.py",
+    "testing": "sessionfactory/testing/*.py",
+}
 # Never imported by name: a database's URL names them, and SQLAlchemy loads them.
 DRIVERS: Final = {"psycopg": "psycopg", "pymysql": "pymysql"}
 # Programs in a package, which is looked for and never imported.
@@ -115,9 +119,9 @@ def test_the_wheel_says_what_it_is(wheel: zipfile.ZipFile) -> None:
     text = wheel.read(metadata).decode()
 
     assert f"{folder}/licenses/LICENSE" in wheel.namelist()
-    assert "sessionfactory = sessionfactory.cli:main" in (
-        wheel.read(f"{folder}/entry_points.txt").decode()
-    )
+    entry_points = wheel.read(f"{folder}/entry_points.txt").decode()
+    assert "sessionfactory = sessionfactory.cli:main" in entry_points
+    assert "sessionfactory = sessionfactory.pytest_plugin" in entry_points
     assert f"Version: {sessionfactory.__version__}\n" in text
     assert "License-Expression: MIT\n" in text
     assert all(f"Provides-Extra: {extra}\n" in text for extra in requirements() if extra != RUNTIME)

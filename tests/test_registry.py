@@ -271,3 +271,17 @@ def test_a_ping_that_fails_is_an_answer() -> None:
     assert answers["default"].ok
     assert answers["other"].state == "unreachable"
     assert "after 2.0 s" in answers["other"].detail
+
+
+def test_overrides_may_end_in_another_order() -> None:
+    """Each override takes its own entry away, whichever ends first."""
+    registry = SessionFactoryRegistry({"default": DatabaseSettings("sqlite://")})
+    one, two = NullSessionFactory("one"), NullSessionFactory("two")
+    first, second = registry.override("default", one), registry.override("default", two)
+    with registry:
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert registry.get() is two
+        second.__exit__(None, None, None)
+        assert registry.get() not in {one, two}

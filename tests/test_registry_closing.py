@@ -279,3 +279,24 @@ def test_connections_of_the_closing_thread_are_cut_at_once(tmp_path: Path) -> No
 
             assert list(cut) == ["default"]
             assert theirs.execute(text("SELECT 2")).scalar_one() == 2
+
+
+def test_an_interrupt_hurries_the_others(url: str) -> None:
+    """Ctrl-C while one is closed closes the others at once, and is passed on."""
+    other = url.replace("app.db", "other.db")
+    registry = SessionFactoryRegistry(
+        {"default": DatabaseSettings(url), "other": DatabaseSettings(other)}
+    )
+    first, second = registry.get(), registry.get("other")
+    assert isinstance(first, SqlAlchemySessionFactory)
+    assert isinstance(second, SqlAlchemySessionFactory)
+    assert first.engine is not second.engine
+
+    def interrupt(timeout: float) -> tuple[Holder, ...]:
+        raise KeyboardInterrupt
+
+    real, second._managed.close = second._managed.close, interrupt  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        registry.close()
+    assert not first._managed.built
+    real(0)

@@ -222,3 +222,29 @@ def test_a_url_object_with_an_unescaped_password() -> None:
     ):
         with pytest.raises(SettingsError, match="holds an unescaped '@'"):
             DatabaseSettings(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:p@h/d?application_name=me@box",
+        "postgresql://u:p@h/d?options=-csearch_path=a@b",
+    ],
+)
+def test_an_at_sign_in_the_query_is_legal(url: str) -> None:
+    """What stands in the value of a query is no part of the password."""
+    assert DatabaseSettings(url).url.host == "h"
+
+
+def test_a_url_object_called_postgres() -> None:
+    """``postgres`` means ``postgresql`` in a URL object, too."""
+    url = DatabaseSettings(URL.create("postgres", host="h")).url
+    assert url.drivername == "postgresql"
+
+
+def test_options_nested_without_end() -> None:
+    """Options that hold themselves are a fault, and no endless recursion."""
+    options: dict[str, Any] = {}
+    options["again"] = options
+    with pytest.raises(SettingsError, match="engine_options: is nested too deeply"):
+        DatabaseSettings("sqlite://", engine_options=options)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import socket
 from contextlib import suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final, Protocol, cast
@@ -193,8 +195,8 @@ class _SafelyCancellable(Protocol):
     def cancel_safe(self, *, timeout: float) -> None: ...
 
 
-class _Cancellable(Protocol):
-    def cancel(self) -> None: ...
+class _HasDescriptor(Protocol):
+    def fileno(self) -> int: ...
 
 
 class _Interruptible(Protocol):
@@ -208,13 +210,17 @@ def cancel(connection: DBAPIConnection | None, timeout: float) -> None:
 
     Args:
         connection: the driver's connection.
-        timeout: seconds to try; psycopg2 knows no limit here.
+        timeout: seconds to try.
     """
     with suppress(Exception):  # whatever it says, the connection is on its way out
         if hasattr(connection, "cancel_safe"):  # psycopg
             cast("_SafelyCancellable", connection).cancel_safe(timeout=timeout)
-        elif hasattr(connection, "cancel"):  # psycopg2
-            cast("_Cancellable", connection).cancel()
+        elif hasattr(connection, "get_transaction_status"):  # psycopg2
+            # Its cancel() connects anew with the interpreter's lock held: on a silent network, no
+            # thread of this process would run again. The server notices when it next writes.
+            descriptor = os.dup(cast("_HasDescriptor", connection).fileno())
+            with socket.socket(fileno=descriptor) as line:
+                line.shutdown(socket.SHUT_RDWR)
         elif hasattr(connection, "interrupt"):  # sqlite3
             cast("_Interruptible", connection).interrupt()
 

@@ -87,12 +87,20 @@ def _caller() -> FrameType | None:
 
 
 class Ledger:
-    """Keeps the books of one engine's pools. Thread-safe."""
+    """Keeps the books of one engine's pools. Thread-safe.
 
-    def __init__(self, name: str, size: int, limit: int | None) -> None:
+    Args:
+        name: what messages call the database.
+        size: connections that stay open.
+        limit: connections that may be open; ``None`` where nothing limits them.
+        in_memory: whether the database is its connection, so that there can be no second one.
+    """
+
+    def __init__(self, name: str, size: int, limit: int | None, *, in_memory: bool = False) -> None:
         self.name = name
         self.size = size
         self.limit = limit
+        self.in_memory = in_memory
         self.closed = False
         self._open: dict[int, None] = {}
         self._holds: dict[ConnectionPoolEntry, Hold] = {}

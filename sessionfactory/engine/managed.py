@@ -56,7 +56,8 @@ class ManagedEngine:
         self._pinger = Pinger()
         size, overflow = _pool_size(settings, self._url)
         limit = None if settings.pool.kind == "none" else size + overflow
-        self.ledger: Ledger = Ledger(name, size, limit)
+        in_memory = _in_memory(self._url)
+        self.ledger: Ledger = Ledger(name, size, limit, in_memory=in_memory)
 
     @property
     def engine(self) -> Engine:
@@ -147,15 +148,18 @@ class ManagedEngine:
         return engine
 
 
+def _in_memory(url: URL) -> bool:
+    return url.get_backend_name() == "sqlite" and sqlite.is_memory(url)
+
+
 def _pool_size(settings: DatabaseSettings, url: URL) -> tuple[int, int]:
     # A database in memory is its connection: sessions take turns on the one.
-    in_memory = url.get_backend_name() == "sqlite" and sqlite.is_memory(url)
-    return (1, 0) if in_memory else (settings.pool.size, settings.pool.max_overflow)
+    return (1, 0) if _in_memory(url) else (settings.pool.size, settings.pool.max_overflow)
 
 
 def _engine_options(settings: DatabaseSettings, url: URL) -> dict[str, object]:
     pool = settings.pool
-    in_memory = url.get_backend_name() == "sqlite" and sqlite.is_memory(url)
+    in_memory = _in_memory(url)
     size, overflow = _pool_size(settings, url)
     given = dict(settings.engine_options)
     theirs = given.pop("connect_args", None)

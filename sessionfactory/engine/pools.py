@@ -88,8 +88,10 @@ class LedgerNullPool(NullPool):
 
 def _exhausted(ledger: Ledger, timeout: float) -> PoolExhaustedError:
     holders = ledger.holders
+    more = "use a file: a database in memory has one connection" if ledger.in_memory else ""
     message = (
         f"No connection of the database {ledger.name!r} came free within {timeout:g} s:"
-        f" all {ledger.limit} are in use. Close sessions sooner, or raise pool.size. In use by:"
+        f" all {ledger.limit} are in use. Close sessions sooner, or"
+        f" {more or 'raise pool.size'}. In use by:"
     )
     return PoolExhaustedError("\n  - ".join([message, *map(str, holders)]), holders)

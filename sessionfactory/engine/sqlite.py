@@ -52,16 +52,23 @@ def _is_read_only(url: URL) -> bool:
     return _is_uri(url) and ("ro" in options.get("mode", ()) or "immutable" in options)
 
 
-def prepare(engine: Engine, settings: SqliteSettings, name: str) -> None:
-    """Give the connections and transactions of a SQLite engine what the settings say."""
-    file = file_of(engine.url)
-    pragmas = [
+def pragmas(settings: SqliteSettings, file: Path | None) -> tuple[str, ...]:
+    """Return what makes a connection to a file, or to a database in memory, as the settings say."""
+    statements = (
         f"PRAGMA busy_timeout = {round(settings.busy_timeout * 1000)}",
         f"PRAGMA foreign_keys = {'ON' if settings.foreign_keys else 'OFF'}",
         f"PRAGMA synchronous = {settings.synchronous}",
-    ]
-    if file is not None and settings.journal != "keep" and not _is_read_only(engine.url):
-        pragmas.append(f"PRAGMA journal_mode = {settings.journal}")
+    )
+    if file is None or settings.journal == "keep":
+        return statements
+    return (*statements, f"PRAGMA journal_mode = {settings.journal}")
+
+
+def prepare(engine: Engine, settings: SqliteSettings, name: str) -> None:
+    """Give the connections and transactions of a SQLite engine what the settings say."""
+    file = file_of(engine.url)
+    changes = None if _is_read_only(engine.url) else file  # a journal is a change to the file
+    statements = pragmas(settings, changes)
 
     @event.listens_for(engine, "do_connect")
     def check_directory(*_: object) -> None:
@@ -73,8 +80,8 @@ def prepare(engine: Engine, settings: SqliteSettings, name: str) -> None:
     def set_pragmas(connection: DBAPIConnection, _record: object) -> None:
         raw = cast("sqlite3.Connection", connection)
         try:
-            for pragma in pragmas:
-                raw.execute(pragma).close()
+            for statement in statements:
+                raw.execute(statement).close()
         except sqlite3.Error:
             raw.close()
             raise

@@ -297,3 +297,22 @@ def test_many_threads_make_the_file(url: str) -> None:
 
         with ThreadPoolExecutor(8) as threads:
             assert list(threads.map(read, range(8))) == [1] * 8
+
+
+def test_read_only_file(tmp_path: Path) -> None:
+    """A file that is opened read-only keeps its journal, and can be read."""
+    file = tmp_path / "app.db"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE t (a)")
+    url = f"sqlite:///file:{file}?mode=ro&uri=true"
+    with SqlAlchemySessionFactory(DatabaseSettings(url)) as factory, factory() as session:
+        assert session.scalar(text("SELECT count(*) FROM t")) == 0
+
+
+@pytest.mark.parametrize("url", ["sqlite:///app.db?timeout=60", "sqlite:///app.db"])
+def test_what_our_settings_decide_is_not_said_twice(url: str) -> None:
+    """The driver's own patience and transactions would win silently, or lose."""
+    arguments = {} if "?" in url else {"isolation_level": None}
+    options = {"connect_args": arguments}
+    with pytest.raises(SettingsError, match=r"may not name what a setting covers: (timeout|isol)"):
+        SqlAlchemySessionFactory(DatabaseSettings(url, engine_options=options))

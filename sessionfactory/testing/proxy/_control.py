@@ -40,7 +40,7 @@ class Control:
         self._last = 0
         self._answers: dict[int, dict[str, Any]] = {}
         self._events: defaultdict[int, set[str]] = defaultdict(set)
-        self.port = 0
+        self.port: int = 0
         """Where the proxy listens."""
         # Isolated from the environment's Python settings and from the user's modules, and without
         # a share in Ctrl-C; it ends when it reads the end of its standard input.

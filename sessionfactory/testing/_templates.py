@@ -1,0 +1,157 @@
+"""How a prepared database is copied: PostgreSQL by its templates, SQLite as a file."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import sqlite3
+import tempfile
+from contextlib import closing
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
+
+import attrs
+
+from sessionfactory._sync import SqlAlchemySessionFactory
+from sessionfactory.engine import drivers
+from sessionfactory.errors import Fault, SettingsError
+from sessionfactory.settings import PoolSettings
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
+    from sessionfactory.settings import DatabaseSettings
+
+_STRATEGIES_SINCE: Final = (15,)
+
+
+class Templates(Protocol):
+    """Makes databases, and makes them from others. Its methods are called in one thread at a time.
+
+    Each may raise what SQLAlchemy or the operating system raises.
+    """
+
+    def url(self, name: str) -> URL:
+        """Return where the database of that name is."""
+        ...
+
+    def create(self, name: str, template: str | None = None) -> None:
+        """Make a database, empty or like another one, to which nobody is connected."""
+        ...
+
+    def drop(self, name: str) -> None:
+        """Drop a database if it is there, whoever is connected to it."""
+        ...
+
+    def close(self) -> None:
+        """Leave nothing behind but databases that were not dropped."""
+        ...
+
+
+def templates_for(settings: DatabaseSettings) -> Templates:
+    """Return what copies databases where the settings point.
+
+    Raises:
+        SettingsError: this database cannot be copied, or no engine could be built.
+    """
+    url = drivers.with_driver(settings.url)
+    drivers.load_dialect(url)
+    match url.get_backend_name():
+        case "postgresql":
+            return PostgresTemplates(settings)
+        case "sqlite":
+            return SqliteTemplates(settings)
+        case other:
+            problem = f"expected postgresql or sqlite: {other} does not copy databases"
+            raise SettingsError([Fault("url", problem)])
+
+
+def new_name() -> str:
+    """Return the start of a name that no other process uses, and that tells which one does."""
+    return f"sessionfactory_{os.getpid()}_{secrets.token_hex(4)}"
+
+
+class PostgresTemplates:
+    """Copies by ``CREATE DATABASE … TEMPLATE``, through the database that the settings name."""
+
+    def __init__(self, settings: DatabaseSettings) -> None:
+        self._url = settings.url
+        pool = PoolSettings(size=1, max_overflow=0)
+        self._admin = SqlAlchemySessionFactory(attrs.evolve(settings, pool=pool), name="admin")
+
+    def url(self, name: str) -> URL:
+        """Return where the database of that name is."""
+        return self._url.set(database=name)
+
+    def create(self, name: str, template: str | None = None) -> None:
+        """Make a database, empty or like another one, to which nobody is connected."""
+        if template is None:
+            self._execute(f"CREATE DATABASE {self._quoted(name)}")
+            return
+        self._execute(
+            f"CREATE DATABASE {self._quoted(name)} TEMPLATE {self._quoted(template)}"
+            f"{self._strategy}"
+        )
+
+    def drop(self, name: str) -> None:
+        """Drop a database if it is there, whoever is connected to it."""
+        self._execute(f"DROP DATABASE IF EXISTS {self._quoted(name)} WITH (FORCE)")
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._admin.close()
+
+    def _quoted(self, name: str) -> str:
+        return self._admin.engine.dialect.identifier_preparer.quote_identifier(name)
+
+    @cached_property
+    def _strategy(self) -> str:
+        with self._admin.engine.connect() as connection:
+            waits_for_the_disk = connection.exec_driver_sql("SHOW fsync").scalar() == "on"
+            version = connection.dialect.server_version_info or ()
+        # Copying files takes two checkpoints: half the time of the default, or many times as much.
+        return "" if waits_for_the_disk or version < _STRATEGIES_SINCE else " STRATEGY file_copy"
+
+    def _execute(self, statement: str) -> None:
+        engine = self._admin.engine.execution_options(isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.exec_driver_sql(statement)
+
+
+class SqliteTemplates:
+    """Copies files in a temporary directory; the file that the settings name is left alone."""
+
+    def __init__(self, settings: DatabaseSettings) -> None:
+        self._url = settings.url
+        self._images: dict[str, bytes] = {}
+
+    def url(self, name: str) -> URL:
+        """Return where the database of that name is."""
+        return self._url.set(database=str(self._directory / name), query={})
+
+    def create(self, name: str, template: str | None = None) -> None:
+        """Make a database, empty or like another one."""
+        (self._directory / name).write_bytes(self._image(template) if template else b"")
+
+    def drop(self, name: str) -> None:
+        """Remove the files of a database."""
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            (self._directory / f"{name}{suffix}").unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Remove the directory."""
+        shutil.rmtree(self._directory)
+
+    @cached_property
+    def _directory(self) -> Path:
+        return Path(tempfile.mkdtemp(prefix="sessionfactory-"))
+
+    def _image(self, name: str) -> bytes:
+        # Through SQLite: what was committed may still be in the file's log.
+        if name not in self._images:
+            with closing(sqlite3.connect(self._directory / name)) as connection:
+                connection.execute("PRAGMA user_version = 0")  # an empty file has no image
+                self._images[name] = connection.serialize()
+        return self._images[name]

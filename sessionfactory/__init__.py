@@ -6,8 +6,9 @@ attrs, because the pytest plugin of this package is loaded in every pytest run o
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from sessionfactory._lazy import load
 
 if TYPE_CHECKING:
     from sessionfactory._null import NullSessionFactory
@@ -80,14 +81,10 @@ _MODULES = {
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
-
 if not TYPE_CHECKING:  # pragma: no branch - to type checkers, a missing name is an error
 
     def __getattr__(name: str) -> object:
-        if name not in _HOMES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value: object = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-        globals()[name] = value  # so that this is asked once
+        value = globals()[name] = load(__name__, _HOMES, name)  # so that this is asked once
         return value
 
 

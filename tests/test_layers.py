@@ -19,7 +19,7 @@ ROOT: Final = PACKAGE.name
 
 # From the ground up; a module without a name here belongs on no floor, and fails.
 FLOORS: Final = (
-    ("errors",),
+    ("errors", "_lazy"),
     ("interfaces", "status", "_null", "masking", "unseen", "validation", "settings"),
     ("configuration", "environment", "sources", "engine", "engine.*"),
     ("_sync",),
@@ -28,7 +28,7 @@ FLOORS: Final = (
     ("",),  # the package itself, which re-exports; nobody inside imports from it
 )
 # What every pytest run of every user may load must stay light, and what a service depends on, too.
-LIGHT: Final = frozenset({"", "errors", "interfaces", "status", "_null"})
+LIGHT: Final = frozenset({"", "_lazy", "errors", "interfaces", "status", "_null"})
 HEAVY: Final = frozenset({"attr", "attrs", "cattr", "cattrs", "sqlalchemy"})
 TYPE_ONLY: Final = frozenset({("interfaces", "sqlalchemy")})
 NO_NAMES: Final = frozenset({"utils", "util", "base", "helpers", "helper", "common", "misc"})

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import sqlalchemy
 from sqlalchemy import Column, MetaData, String, Table, func, select
-from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session
 
 from sessionfactory.errors import SessionFactoryError
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+
+    from sqlalchemy.ext.asyncio import AsyncSession
 CONFORMANCE_TABLE: Final = Table(
     "sessionfactory_conformance", MetaData(), Column("token", String(32), primary_key=True)
 )
@@ -150,11 +151,7 @@ def kind_of(value: object) -> str:
         value.close()  # else a warning that nobody awaited it
     if isinstance(value, Session):
         return f"{name}; check_session_factory is for sync factories"
-    if (
-        isinstance(value, AsyncSession)
-        or inspect.iscoroutine(value)
-        or hasattr(value, "__aenter__")
-    ):
+    if inspect.iscoroutine(value) or hasattr(value, "__aenter__"):  # an AsyncSession, too
         return f"{name}; check_async_session_factory is for async factories"
     return name
 

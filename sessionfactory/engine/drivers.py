@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import socket
+import sys
 from contextlib import suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final, Protocol, cast
@@ -213,16 +214,21 @@ def cancel(connection: DBAPIConnection | None, timeout: float) -> None:
         timeout: seconds to try.
     """
     with suppress(Exception):  # whatever it says, the connection is on its way out
-        if hasattr(connection, "cancel_safe"):  # psycopg
+        if hasattr(connection, "cancel_safe") and _cancels_safely():  # psycopg
             cast("_SafelyCancellable", connection).cancel_safe(timeout=timeout)
-        elif hasattr(connection, "get_transaction_status"):  # psycopg2
-            # Its cancel() connects anew with the interpreter's lock held: on a silent network, no
+        elif hasattr(connection, "fileno"):  # psycopg2, and psycopg on libpq before 17
+            # Their cancel() connects anew with the interpreter's lock held: on a silent network, no
             # thread of this process would run again. The server notices when it next writes.
             descriptor = os.dup(cast("_HasDescriptor", connection).fileno())
             with socket.socket(fileno=descriptor) as line:
                 line.shutdown(socket.SHUT_RDWR)
         elif hasattr(connection, "interrupt"):  # sqlite3
             cast("_Interruptible", connection).interrupt()
+
+
+def _cancels_safely() -> bool:
+    capabilities = sys.modules["psycopg"].capabilities
+    return bool(capabilities.has_cancel_safe())
 
 
 def put_in_place(proxy: PoolProxiedConnection | None, stand_in: object) -> None:

@@ -107,10 +107,7 @@ def _is_ambiguous(text: str) -> bool:
     # or the query, which drivers quote when they cannot connect.
     scheme, _, rest = text.partition("://")
     _user, colon, password_and_more = rest.partition(":")
-    if scheme.startswith("sqlite") or not colon:
-        return False
-    before, _, query = password_and_more.partition("?")
-    return before.count("@") > 1 or any("@" in item.partition("=")[0] for item in query.split("&"))
+    return not scheme.startswith("sqlite") and bool(colon) and password_and_more.count("@") > 1
 
 
 def _problem_with(url: URL) -> str | None:

@@ -48,7 +48,7 @@ def test_a_run_without_the_database_loads_nothing_heavy(inner: InnerPytest) -> N
 
     output = run_python(inner, "-c", SHOWS_MODULES, *PLUGIN)
 
-    ours = ["sessionfactory", "sessionfactory.pytest_plugin"]
+    ours = ["sessionfactory", "sessionfactory._lazy", "sessionfactory.pytest_plugin"]
     assert output.splitlines()[-1] == f"loaded 0 {ours} []"
 
 

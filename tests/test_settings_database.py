@@ -224,18 +224,6 @@ def test_a_url_object_with_an_unescaped_password() -> None:
             DatabaseSettings(url)
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "postgresql://u:p@h/d?application_name=me@box",
-        "postgresql://u:p@h/d?options=-csearch_path=a@b",
-    ],
-)
-def test_an_at_sign_in_the_query_is_legal(url: str) -> None:
-    """What stands in the value of a query is no part of the password."""
-    assert DatabaseSettings(url).url.host == "h"
-
-
 def test_a_url_object_called_postgres() -> None:
     """``postgres`` means ``postgresql`` in a URL object, too."""
     url = DatabaseSettings(URL.create("postgres", host="h")).url

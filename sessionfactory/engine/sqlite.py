@@ -78,12 +78,11 @@ def prepare(engine: Engine, settings: SqliteSettings, name: str) -> None:
 
     @event.listens_for(engine, "connect")
     def set_pragmas(connection: DBAPIConnection, _record: object) -> None:
-        raw = cast("sqlite3.Connection", connection)
         try:
             for statement in statements:
-                raw.execute(statement).close()
+                _run(connection, statement)
         except sqlite3.Error:
-            raw.close()
+            connection.close()
             raise
 
     engine.dialect = _beginning(engine.dialect, settings.begin)
@@ -108,7 +107,14 @@ def end_read_only(
 ) -> None:
     """Let a connection write again, on its return to the pool; one that is detached has none."""
     if record is not None and record.info.pop(_QUERY_ONLY, False):
-        cast("sqlite3.Connection", connection).execute("PRAGMA query_only = OFF").close()
+        _run(connection, "PRAGMA query_only = OFF")
+
+
+def _run(connection: DBAPIConnection | sqlite3.Connection, statement: str) -> None:
+    # By a cursor: what ``Connection.execute`` of SQLAlchemy's aiosqlite returns differs by version.
+    cursor = connection.cursor()
+    cursor.execute(statement)
+    cursor.close()
 
 
 def _beginning(dialect: Dialect, how: str, *before: str) -> Dialect:
@@ -127,9 +133,9 @@ def _beginning(dialect: Dialect, how: str, *before: str) -> Dialect:
             if before:
                 dbapi_connection.info[_QUERY_ONLY] = True
             for statement in before:
-                raw.execute(statement).close()
+                _run(raw, statement)
             if raw.isolation_level is not None:  # which is how SQLAlchemy says AUTOCOMMIT
-                raw.execute(f"BEGIN {how}").close()
+                _run(raw, f"BEGIN {how}")
 
     twin = cast("Dialect", Beginning.__new__(Beginning))
     twin.__dict__ = dialect.__dict__

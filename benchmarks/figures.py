@@ -162,7 +162,9 @@ class Question:
 
 def ratios(samples: Sequence[float], baseline: Sequence[float]) -> tuple[float, ...]:
     """Divide round by round, so that what slows a whole round down cancels out."""
-    return tuple(ours / theirs for ours, theirs in zip(samples, baseline, strict=True))
+    # A baseline of nothing done, in a window too short for it, tells no difference.
+    pairs = zip(samples, baseline, strict=True)
+    return tuple(ours / theirs if theirs else 1.0 for ours, theirs in pairs)
 
 
 def compare(

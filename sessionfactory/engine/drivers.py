@@ -254,7 +254,7 @@ def connect_through(dialect: Dialect, connect: Callable[..., DBAPIConnection]) -
 def forget_connection(error: BaseException) -> None:
     """Take from psycopg's error the connection that failed, which holds the password.
 
-    The public ``pgconn`` has no setter. ``tests/test_canary.py`` notices if it moves.
+    The public ``pgconn`` has no setter. ``tests/test_canary_connect.py`` says if it moves.
     """
     if getattr(error, "_pgconn", None) is not None:
         vars(error)["_pgconn"] = None

@@ -1,0 +1,105 @@
+"""The entries of a fair pool, and how many there may be."""
+
+from __future__ import annotations
+
+import weakref
+from math import inf
+from typing import TYPE_CHECKING
+
+from sqlalchemy.pool.base import _ConnectionRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.pool import ConnectionPoolEntry, Pool
+
+
+class Permits:
+    """The right to have a connection, as often as there may be connections. Thread-safe.
+
+    A permit is a weak reference to the record that has it. So there are never fewer than there
+    ought to be: a signal handler may raise between any two instructions, and a record that these
+    had in hand is lost, but its permit comes back with the garbage.
+
+    Without locks, as ``handoff`` is, and for the same reasons.
+
+    Args:
+        limit: how many there are; ``None`` for any number.
+        returned: called when one came back.
+    """
+
+    def __init__(self, limit: int | None, returned: Callable[[], None]) -> None:
+        self._limit = limit
+        self._taken: dict[weakref.ref[FairRecord], None] = {}
+        self._returned = returned
+
+    def __len__(self) -> int:
+        """How many are taken."""
+        return len(self._taken)
+
+    @property
+    def all_taken(self) -> bool:
+        """Whether there is none left at this moment."""
+        return self._limit is not None and len(self._taken) >= self._limit
+
+    def take(self, record: FairRecord) -> bool:
+        """Take one for a record; ``False`` if there is none left."""
+        permit = record.permit = weakref.ref(record, self._lost)
+        while True:
+            # First taken, then looked whether it was one too many: of those who do so at the same
+            # time, the dictionary knows who came first.
+            self._taken[permit] = None
+            if self._limit is None or list(self._taken).index(permit) < self._limit:
+                return True
+            del self._taken[permit]
+            if self.all_taken:  # else one came back meanwhile, perhaps to be told that this had it
+                return False
+
+    def give_back(self, record: FairRecord) -> None:
+        """Take a record's permit back, and say so; once more has no effect."""
+        if record.permit is not None:
+            self._lost(record.permit)
+
+    def _lost(self, permit: weakref.ref[FairRecord]) -> None:
+        if self._taken.pop(permit, self) is None:
+            self._returned()
+
+
+class FairRecord(_ConnectionRecord):
+    """What SQLAlchemy keeps a connection in, which comes and goes meanwhile: an entry of a pool.
+
+    The class is private there, but all that a pool has for an entry that has no connection yet:
+    ``Pool._create_connection`` connects at once, before anybody could say until when.
+    ``tests/engine/test_records.py`` notices if it changes.
+
+    Attributes:
+        permits: where its permit is from, and goes back to.
+        permit: that permit.
+        unused: whether there never was a connection: it is the right to open one.
+        deadline: until when the checkout under way has to end, on the monotonic clock.
+        due: when the connection is to be replaced by a fresh one, on the monotonic clock.
+        came_late: a connection that was opened for somebody who no longer waits for it.
+    """
+
+    __slots__ = ("came_late", "deadline", "due", "permit", "permits", "unused")
+
+    def __init__(self, pool: Pool, permits: Permits) -> None:
+        super().__init__(pool, connect=False)
+        self.permits: Permits = permits
+        self.permit: weakref.ref[FairRecord] | None = None
+        self.unused: bool = True
+        self.deadline: float | None = None
+        self.due: float = inf
+        self.came_late: DBAPIConnection | None = None
+
+
+def deadline_of(record: ConnectionPoolEntry) -> float | None:
+    """Return until when the checkout under way has to end, on the monotonic clock.
+
+    For listeners to ``do_connect``, ``connect`` and ``checkout``, which are given the record.
+
+    Returns:
+        ``None`` if nothing limits it: the pool has no timeout, or is not a fair one.
+    """
+    return record.deadline if isinstance(record, FairRecord) else None

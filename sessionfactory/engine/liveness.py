@@ -1,4 +1,9 @@
-"""A sign of life is asked of a connection that was idle, before it is used."""
+"""Whether a connection still lives is looked at, and asked if need be, before it is used.
+
+A server that went away leaves a trace on the socket: the end of the stream, a reset, a last notice.
+To look for it costs no round trip. A network that fell silent leaves none, so that a connection
+which was idle for a while is asked; within a time limit, for it may not answer.
+"""
 
 from __future__ import annotations
 
@@ -8,31 +13,51 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import event
 from sqlalchemy.exc import InvalidatePoolError
 
+from sessionfactory.engine import connections
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy import Engine
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry
 
+    from sessionfactory.engine.waiting import Waiting
+    from sessionfactory.settings import PoolSettings
+
 _RETURNED: Final = "sessionfactory_returned"
+_HEARD: Final = "sessionfactory_heard"
 
 
-def ping_idle(engine: Engine, after: float) -> None:
-    """Ping a connection at checkout if it was idle for ``after`` seconds or more.
+def check(engine: Engine, pool: PoolSettings, waiting: Waiting) -> None:
+    """Look at a connection at each checkout; ping it if there is something, or after a while.
 
     One that does not answer is replaced, and so are all others that were opened before: what
     broke it, a restart or a fail-over, most likely broke them too.
     """
+
+    @event.listens_for(engine, "connect")
+    def learn_to_look(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+        record.info[_HEARD] = connections.listener(connection)
 
     @event.listens_for(engine, "checkin")
     def note_return(_connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
         record.info[_RETURNED] = time.monotonic()
 
     @event.listens_for(engine, "checkout")
-    def ping(connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: object) -> None:
+    def look(connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: object) -> None:
         returned = record.info.pop(_RETURNED, None)
-        if returned is None or time.monotonic() - returned < after:
+        if returned is None:  # it is new
             return
-        try:
+        heard: Callable[[], bool] = record.info[_HEARD]
+        if heard() or time.monotonic() - returned >= pool.ping_after:
+            _ping(engine, connection, pool.ping_timeout, waiting)
+
+
+def _ping(engine: Engine, connection: DBAPIConnection, timeout: float, waiting: Waiting) -> None:
+    """Ping a connection, and hang it up when it does not answer in time: that ends the ping."""
+    try:
+        with waiting.alarm(timeout, lambda: connections.hang_up(connection)):
             engine.dialect.do_ping(connection)
-        except engine.dialect.loaded_dbapi.Error as error:
-            raise InvalidatePoolError from error
+    except Exception as error:
+        raise InvalidatePoolError from error

@@ -1,0 +1,48 @@
+"""A server that became read-only, or goes down, is left: its connection counts as lost.
+
+After a failover, the connections to the former primary still answer, and every write on them fails
+for ever, whatever pings them. Counted as lost, a connection is replaced after its first such error,
+and its successor finds the new primary.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import event
+
+from sessionfactory.engine import readonly
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine, ExceptionContext
+
+_READ_ONLY: Final = "25006"  # read_only_sql_transaction
+_GOING_DOWN: Final = frozenset({"57P01", "57P02", "57P03"})  # told to end, crashed, not yet up
+_MYSQL_READ_ONLY: Final = frozenset({1290, 1836})
+_MYSQL_OPTION: Final = 1290  # "running with the --… option", of which read-only is one
+
+
+def leave_read_only_servers(engine: Engine) -> None:
+    """Have an engine give up connections to servers that do not write any more, or are going."""
+    event.listen(engine, "handle_error", _judge)
+
+
+def _judge(context: ExceptionContext) -> None:
+    error = context.original_exception
+    code = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+    if code in _GOING_DOWN:
+        context.is_disconnect = True
+    elif _refuses_writes(error, code) and not readonly.is_asked_for(context.connection):
+        context.is_disconnect = True
+        # Others may be to a server that writes; and who said SET TRANSACTION READ ONLY by hand,
+        # which looks the same, loses one connection and not all.
+        context.invalidate_pool_on_disconnect = False
+
+
+def _refuses_writes(error: BaseException, code: str | None) -> bool:
+    if code == _READ_ONLY:
+        return True
+    number = error.args[0] if error.args else None
+    if number not in _MYSQL_READ_ONLY:
+        return False
+    return number != _MYSQL_OPTION or "read-only" in str(error) or "read_only" in str(error)

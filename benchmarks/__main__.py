@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import frozen
 
-from benchmarks import import_time, isolation, open_close, sqlite_concurrency
+from benchmarks import import_time, isolation, open_close, pytest_plugin, sqlite_concurrency
 from benchmarks.report import render, summary
 
 if TYPE_CHECKING:
@@ -45,6 +45,10 @@ BENCHMARKS: Final = {
     "import_time": Benchmark(
         partial(import_time.measure, import_time.FULL),
         partial(import_time.measure, import_time.QUICK),
+    ),
+    "pytest_plugin": Benchmark(
+        partial(pytest_plugin.measure, pytest_plugin.FULL),
+        partial(pytest_plugin.measure, pytest_plugin.QUICK),
     ),
 }
 

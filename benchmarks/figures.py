@@ -74,16 +74,44 @@ class Row:
     @property
     def verdict(self) -> str:
         """What may be said: met or missed, and whether the spread allows to say it."""
-        if self.ratio is None:
-            return "baseline"
-        said: list[str] = []
-        if self.target is not None:
-            said.append("met" if self.met else "missed")
-            if self.target.met_by(self.ratio.low) != self.target.met_by(self.ratio.high):
-                said.append("the spread reaches across the target")
-        if self.ratio.width > abs(self.ratio.median - 1):
-            said.append("not distinguishable")
-        return "; ".join(said)
+        return "baseline" if self.ratio is None else _verdict(self.ratio, self.target, same=1)
+
+
+@frozen(kw_only=True)
+class Growth:
+    """What one candidate took beyond the first one in the same rounds, in the group's unit."""
+
+    name: str
+    beyond: Spread
+    target: Target
+
+    @property
+    def met(self) -> bool:
+        """Whether the median meets the target."""
+        return self.target.met_by(self.beyond.median)
+
+    @property
+    def verdict(self) -> str:
+        """What may be said, as of a ratio."""
+        return _verdict(self.beyond, self.target, same=0)
+
+
+def _verdict(found: Spread, target: Target | None, *, same: float) -> str:
+    """Say whether a target is met, and what the spread does not allow to say.
+
+    Args:
+        found: the comparison.
+        target: what its median is asked to be.
+        same: what it is of two candidates that do not differ.
+    """
+    said: list[str] = []
+    if target is not None:
+        said.append("met" if target.met_by(found.median) else "missed")
+        if target.met_by(found.low) != target.met_by(found.high):
+            said.append("the spread reaches across the target")
+    if found.width > abs(found.median - same):
+        said.append("not distinguishable")
+    return "; ".join(said)
 
 
 @frozen(kw_only=True)
@@ -122,6 +150,7 @@ class Group:
     unit: Unit
     rounds: int
     rows: tuple[Row, ...]
+    growths: tuple[Growth, ...] = ()
     counts: tuple[Count, ...] = ()
 
 
@@ -138,7 +167,8 @@ class Table:
         """Name every row and count that met (or that missed) its target."""
         found: list[str] = []
         for group in self.groups:
-            lines: tuple[Row | Count, ...] = (*group.rows, *group.counts)
+            lines: tuple[Row | Growth | Count, ...]
+            lines = (*group.rows, *group.growths, *group.counts)
             found += [f"{group.title}: {line.name}" for line in lines if line.met is met]
         return tuple(found)
 
@@ -151,12 +181,14 @@ class Question:
         title: what was measured.
         unit: how samples are shown.
         targets: by candidate, what its ratio to the first candidate is asked to be.
+        growth: by candidate, what it is asked to take beyond the first one, in the unit.
         also: pairs of candidates to compare beside, the second being the baseline.
     """
 
     title: str
     unit: Unit
     targets: Mapping[str, Target] = field(factory=dict[str, Target])
+    growth: Mapping[str, Target] = field(factory=dict[str, Target])
     also: Sequence[tuple[str, str]] = ()
 
 
@@ -165,6 +197,17 @@ def ratios(samples: Sequence[float], baseline: Sequence[float]) -> tuple[float, 
     # A baseline of nothing done, in a window too short for it, tells no difference.
     pairs = zip(samples, baseline, strict=True)
     return tuple(ours / theirs if theirs else 1.0 for ours, theirs in pairs)
+
+
+def _growth(question: Question, samples: Mapping[str, Sequence[float]]) -> list[Growth]:
+    """Subtract round by round, for the candidates of which that is asked."""
+    baseline = next(iter(samples))
+    growths: list[Growth] = []
+    for name, target in question.growth.items():
+        pairs = zip(samples[name], samples[baseline], strict=True)
+        beyond = Spread.of([(ours - theirs) * question.unit.factor for ours, theirs in pairs])
+        growths.append(Growth(name=name, beyond=beyond, target=target))
+    return growths
 
 
 def compare(
@@ -184,5 +227,6 @@ def compare(
         unit=question.unit,
         rounds=len(samples[baseline]),
         rows=tuple(rows),
+        growths=tuple(_growth(question, samples)),
         counts=tuple(counts),
     )

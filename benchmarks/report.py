@@ -12,9 +12,10 @@ import sqlalchemy
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from benchmarks.figures import Count, Group, Row, Spread, Table, Unit
+    from benchmarks.figures import Count, Group, Growth, Row, Spread, Table, Unit
 
 _ROWS = ("candidate", "median", "quartiles", "ratio", "spread", "target", "verdict")
+_GROWTHS = ("beyond the first", "median", "quartiles", "target", "verdict")
 _COUNTS = ("counted over all rounds", "found", "of", "target", "verdict")
 
 
@@ -44,6 +45,8 @@ def render(table: Table) -> str:
 def _group(group: Group) -> str:
     lines = [f"## {group.title}", "", f"{group.unit.label}, {group.rounds} rounds", ""]
     lines += _grid(_ROWS, [_row(row, group.unit) for row in group.rows])
+    if group.growths:
+        lines += ["", *_grid(_GROWTHS, [_growth(growth) for growth in group.growths])]
     if group.counts:
         lines += ["", *_grid(_COUNTS, [_count(count) for count in group.counts])]
     return "\n".join(lines)
@@ -54,11 +57,17 @@ def _row(row: Row, unit: Unit) -> tuple[str, ...]:
     spread = "" if row.ratio is None else f"{row.ratio.low:.3f} to {row.ratio.high:.3f}"
     target = "" if row.target is None else str(row.target)
     median = _number(row.absolute.median * unit.factor)
-    return row.name, median, _quartiles(row.absolute, unit), ratio, spread, target, row.verdict
+    quartiles = _quartiles(row.absolute, unit.factor)
+    return row.name, median, quartiles, ratio, spread, target, row.verdict
 
 
-def _quartiles(spread: Spread, unit: Unit) -> str:
-    return f"{_number(spread.low * unit.factor)} to {_number(spread.high * unit.factor)}"
+def _growth(growth: Growth) -> tuple[str, ...]:
+    median, quartiles = _number(growth.beyond.median), _quartiles(growth.beyond)
+    return growth.name, median, quartiles, str(growth.target), growth.verdict
+
+
+def _quartiles(spread: Spread, factor: float = 1.0) -> str:
+    return f"{_number(spread.low * factor)} to {_number(spread.high * factor)}"
 
 
 def _count(count: Count) -> tuple[str, ...]:
@@ -67,7 +76,8 @@ def _count(count: Count) -> tuple[str, ...]:
 
 
 def _number(value: float) -> str:
-    digits = 0 if value >= 100 else 1 if value >= 10 else 2
+    size = abs(value)
+    digits = 0 if size >= 100 else 1 if size >= 10 else 2
     return f"{value:,.{digits}f}"
 
 

@@ -2,28 +2,38 @@
 
 Loaded in every pytest run of every user, so that nothing heavy may be imported at the top: the
 fixtures do that. Each can be overridden in a ``conftest.py``; an override may ask for the original.
+
+This file is short, because pytest compiles it anew in each run that may not write bytecode. For
+the same reason it says PYTEST_DONT_REWRITE: there are no assertions in it.
 """
 
 from __future__ import annotations
 
-import os
-import re
 import sys
 from types import FunctionType, ModuleType
-from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
+    from typing import Any, Final, Literal, Protocol, TypeAlias
 
+    from sessionfactory._pytest_requests import Asked
     from sessionfactory.interfaces import AsyncSessionFactory, SessionFactory
     from sessionfactory.registry import SessionFactoryRegistry
 
-_Scope: TypeAlias = Literal["function", "class", "module", "package", "session"]
-_SCOPES: Final[tuple[_Scope, ...]] = ("function", "class", "module", "package", "session")
-_DEFAULT: Final = "default"
-_NAMED_URL: Final = re.compile(r"(?P<name>[a-z][a-z0-9_]*)=(?P<url>.*)", re.DOTALL)
+    Scope: TypeAlias = Literal["function", "class", "module", "package", "session"]
+
+    class AsyncioPlugin(Protocol):
+        """What of pytest-asyncio is used here."""
+
+        def fixture(self, function: Callable[..., object], *, loop_scope: Scope) -> object:
+            """Make a fixture that runs in the loop of that scope."""
+            ...
+
+
+_SCOPES: Final[tuple[Scope, ...]] = ("function", "class", "module", "package", "session")
 _URL_HELP: Final = "database of the tests: URL or NAME=URL; {worker} in it is pytest-xdist's worker"
 _ISOLATION_HELP: Final = (
     "rollback (default): undo what a test does through session_factory; none: leave it"
@@ -33,10 +43,6 @@ _MARKER: Final = (
     "database(*names): the test uses these databases, by default 'default'; session_factory gives"
     " the first, and what is done to any of them is undone"
 )
-
-
-class _AsyncioPlugin(Protocol):
-    def fixture(self, function: Callable[..., object], *, loop_scope: _Scope) -> object: ...
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -71,9 +77,10 @@ def session_registry(pytestconfig: pytest.Config) -> Generator[SessionFactoryReg
     by name. With either, the environment is not read, so that a run that names its databases
     reaches no other; without both, it is DATABASE_URL, ANALYTICS_DATABASE_URL, ….
     """
+    from sessionfactory._pytest_requests import named_urls  # noqa: PLC0415 - heavy
     from sessionfactory.testing._databases import make_registry  # noqa: PLC0415 - heavy
 
-    with make_registry(_urls(pytestconfig)) as registry:
+    with make_registry(named_urls(pytestconfig)) as registry:
         yield registry
 
 
@@ -88,7 +95,7 @@ def session_factory(
     What the test commits is undone at its end, unless the ini option database_isolation is "none".
     session_registry gives the same factory meanwhile.
     """
-    return session_registry.get(_names(request)[0])
+    return session_registry.get(_asked(request).names[0])
 
 
 @pytest.fixture
@@ -97,20 +104,21 @@ def async_session_factory(request: pytest.FixtureRequest) -> AsyncSessionFactory
 
     For tests that pytest-asyncio or anyio's plugin runs. What session_registry gives is untouched.
     """
-    return cast("AsyncSessionFactory", request.getfixturevalue(_async_fixture(request)))
+    has_asyncio = _asyncio_plugin(request.config) is not None
+    return _asked(request).async_sessions(has_asyncio=has_asyncio)
 
 
 @pytest.fixture
 def _guarded_registry(
     request: pytest.FixtureRequest, session_registry: SessionFactoryRegistry
 ) -> Generator[None]:
-    from sessionfactory.testing._databases import forbidden  # noqa: PLC0415 - heavy
+    from sessionfactory.testing._databases import as_registry, forbidden  # noqa: PLC0415 - heavy
 
-    reason = _why_forbidden(request)
-    if reason is None:
+    registry, asked = as_registry(session_registry), _asked(request)
+    if asked.why_forbidden is None:
         yield
     else:
-        with forbidden(session_registry, _names(request), reason):
+        with forbidden(registry, asked.names, asked.why_forbidden):
             yield
 
 
@@ -122,7 +130,8 @@ def _isolated_databases(
 ) -> Generator[None]:
     from sessionfactory.testing._databases import rolled_back  # noqa: PLC0415 - heavy
 
-    with rolled_back(session_registry, _names(request) if _rolls_back(request) else ()):
+    asked = _asked(request)
+    with rolled_back(session_registry, asked.names if asked.rolls_back else ()):
         yield
 
 
@@ -140,21 +149,22 @@ def _database_first(request: pytest.FixtureRequest) -> None:
 async def _open_async_sessions(
     request: pytest.FixtureRequest, session_registry: SessionFactoryRegistry
 ) -> AsyncGenerator[AsyncSessionFactory]:
-    from sessionfactory.testing import _databases  # noqa: PLC0415 - heavy
+    from sessionfactory._null import AsyncNullSessionFactory  # noqa: PLC0415 - few need it
+    from sessionfactory.testing._databases_async import async_sessions  # noqa: PLC0415 - heavy
 
-    reason = _why_forbidden(request)
-    if reason is not None:
-        yield _databases.async_null(reason)
+    asked = _asked(request)
+    if asked.why_forbidden is not None:
+        yield AsyncNullSessionFactory(asked.why_forbidden)
         return
-    name, rollback = _names(request)[0], _rolls_back(request)
-    async with _databases.async_sessions(session_registry, name, rollback=rollback) as sessions:
+    name, rollback = asked.names[0], asked.rolls_back
+    async with async_sessions(session_registry, name, rollback=rollback) as sessions:
         yield sessions
 
 
 _anyio_session_factory = pytest.fixture(_open_async_sessions, name="_anyio_session_factory")
 
 
-def _asyncio_fixtures(plugin: _AsyncioPlugin) -> ModuleType:
+def _asyncio_fixtures(plugin: AsyncioPlugin) -> ModuleType:
     """Return a plugin with one fixture for each event loop in which a test may run."""
     fixtures = ModuleType("sessionfactory_asyncio")
     for scope in _SCOPES:
@@ -165,69 +175,12 @@ def _asyncio_fixtures(plugin: _AsyncioPlugin) -> ModuleType:
     return fixtures
 
 
-def _asyncio_plugin(config: pytest.Config) -> _AsyncioPlugin | None:
-    module = sys.modules.get("pytest_asyncio.plugin")
-    is_used = module is not None and config.pluginmanager.is_registered(module)
-    return cast("_AsyncioPlugin", module) if is_used else None
+def _asyncio_plugin(config: pytest.Config) -> AsyncioPlugin | None:
+    module: Any = sys.modules.get("pytest_asyncio.plugin")
+    return module if module is not None and config.pluginmanager.is_registered(module) else None
 
 
-def _async_fixture(request: pytest.FixtureRequest) -> str:
-    """Return the name of the fixture that is run by whoever runs the test."""
-    has_asyncio = _asyncio_plugin(request.config) is not None
-    marker = request.node.get_closest_marker("asyncio")  # all coroutines have it in mode "auto"
-    if has_asyncio and marker is not None:
-        default = request.config.getini("asyncio_default_test_loop_scope")
-        return f"_{marker.kwargs.get('loop_scope') or default}_loop_session_factory"
-    if "anyio_backend" in request.fixturenames:
-        backend = request.getfixturevalue("anyio_backend_name")
-        if backend != "asyncio":
-            pytest.fail(
-                f"SQLAlchemy knows asyncio only, and this test runs on {backend}: override the"
-                " fixture anyio_backend to return 'asyncio'",
-                pytrace=False,
-            )
-        return "_anyio_session_factory"
-    if has_asyncio:
-        return "_function_loop_session_factory"
-    pytest.fail(
-        "async_session_factory needs an event loop: install pytest-asyncio and mark the test with"
-        " @pytest.mark.asyncio, or install anyio and mark it with @pytest.mark.anyio",
-        pytrace=False,
-    )
+def _asked(request: pytest.FixtureRequest) -> Asked:
+    from sessionfactory._pytest_requests import Asked  # noqa: PLC0415 - most runs do without
 
-
-def _urls(config: pytest.Config) -> dict[str, str]:
-    """Return the databases that the ini file and the command line name."""
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "master")  # as its fixture worker_id says
-    urls: dict[str, str] = {}
-    given = cast("list[str]", config.getoption("database_url"))
-    for text in [*config.getini("database_url"), *given]:
-        named = _NAMED_URL.fullmatch(text)
-        name, url = named.group("name", "url") if named else (_DEFAULT, text)
-        urls[name] = url.replace("{worker}", worker)
-    return urls
-
-
-def _names(request: pytest.FixtureRequest) -> tuple[str, ...]:
-    """Return the databases of a test, by its marker; the first is the one that it is given."""
-    marker = request.node.get_closest_marker("database")
-    names: tuple[object, ...] = marker.args if marker else ()
-    if (marker and marker.kwargs) or not all(isinstance(name, str) for name in names):
-        message = "the marker takes names of databases: @pytest.mark.database('analytics')"
-        pytest.fail(message, pytrace=False)
-    return cast("tuple[str, ...]", names) or (_DEFAULT,)
-
-
-def _rolls_back(request: pytest.FixtureRequest) -> bool:
-    return str(request.config.getini("database_isolation")) == "rollback"
-
-
-def _why_forbidden(request: pytest.FixtureRequest) -> str | None:
-    config = request.config
-    forbids = config.getoption("forbid_database") or config.getini("forbid_database")
-    if not forbids or request.node.get_closest_marker("database") is not None:
-        return None
-    return (
-        f"{request.node.nodeid} uses the database, which is forbidden to tests without the marker:"
-        " add @pytest.mark.database to the test, or give it a fake"
-    )
+    return Asked(request)

@@ -229,6 +229,24 @@ def test_own(session_factory, session_registry):
     assert inner.rows("own.db") == 0
 
 
+@pytest.mark.parametrize("gave", ["None", "dict"])
+def test_an_override_of_the_registry_that_is_none_is_told(inner: InnerPytest, gave: str) -> None:
+    """A fixture that forgot to return the registry, or gives something else, is named."""
+    inner.tests(f"""
+@pytest.fixture(scope="session")
+def session_registry(session_registry):
+    return {"None" if gave == "None" else "{}"}
+
+def test_adds(session_factory): add(session_factory)
+    """)
+
+    run = inner.run()
+
+    run.assert_outcomes(errors=1)
+    name = "NoneType" if gave == "None" else "dict"
+    run.stdout.fnmatch_lines([f"*TypeError: The fixture session_registry is overridden*{name}: *"])
+
+
 def test_the_fixtures_are_explained(inner: InnerPytest) -> None:
     """``pytest --fixtures`` lists the three fixtures with a sentence each, and nothing else."""
     run = inner.run("--fixtures")

@@ -29,6 +29,13 @@ ours = sorted(name for name in sys.modules if name.partition(".")[0] == "session
 heavy = {"asyncio", "attr", "attrs", "cattrs", "sqlalchemy"} & set(sys.modules)
 print("loaded", int(code), ours, sorted(heavy))
 """
+WITHOUT_GREENLET: Final = """
+import sys
+import pytest
+
+sys.modules["greenlet"] = None
+pytest.main(sys.argv[1:])
+"""
 
 
 def run_python(inner: InnerPytest, *args: str) -> str:
@@ -48,8 +55,15 @@ def test_a_run_without_the_database_loads_nothing_heavy(inner: InnerPytest) -> N
 
     output = run_python(inner, "-c", SHOWS_MODULES, *PLUGIN)
 
-    ours = ["sessionfactory", "sessionfactory._lazy", "sessionfactory.pytest_plugin"]
+    ours = ["sessionfactory", "sessionfactory.pytest_plugin"]
     assert output.splitlines()[-1] == f"loaded 0 {ours} []"
+
+
+def test_the_sync_half_needs_no_greenlet(inner: InnerPytest) -> None:
+    """Where greenlet is not installed, which it is not with SQLAlchemy 2.1, sync tests run."""
+    inner.tests("def test_adds(session_factory): add(session_factory)")
+
+    assert "1 passed" in run_python(inner, "-c", WITHOUT_GREENLET, *PLUGIN)
 
 
 def test_each_worker_of_xdist_may_have_its_own_file(inner: InnerPytest) -> None:

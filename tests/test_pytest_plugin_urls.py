@@ -39,7 +39,8 @@ def test_asks(session_factory):
     run = inner.run()
 
     run.assert_outcomes(failed=1)
-    run.stdout.fnmatch_lines(["*NotConfiguredError: * set DATABASE_URL (environment)*"])
+    ways = "set DATABASE_URL (environment), or run pytest with --database-url URL"
+    run.stdout.fnmatch_lines([f"*NotConfiguredError: Database 'default' is not configured: {ways}"])
 
 
 def test_a_database_that_the_options_do_not_name_says_how_to_name_it(inner: InnerPytest) -> None:

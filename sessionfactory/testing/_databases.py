@@ -5,35 +5,22 @@ A module of its own, because it imports SQLAlchemy, which the plugin may not do 
 
 from __future__ import annotations
 
-from contextlib import ExitStack, asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Final, cast
+import os
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
 
 import attrs
-from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
 from sessionfactory._null import NullSessionFactory
-from sessionfactory.configuration import Place, Source, configure, mask
-from sessionfactory.engine import credentials
+from sessionfactory.configuration import DEFAULT, Place, Source, configure, mask
+from sessionfactory.environment import read_variables
 from sessionfactory.errors import NotConfiguredError
 from sessionfactory.registry import SessionFactoryRegistry
 from sessionfactory.testing.rollback import RollbackSessionFactory
-from sessionfactory.testing.rollback_async import AsyncRollbackSessionFactory
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
+    from collections.abc import Generator, Iterable, Mapping
     from typing import Never
-
-    from sqlalchemy.ext.asyncio import AsyncEngine
-
-    from sessionfactory.interfaces import AsyncSessionFactory
-    from sessionfactory.settings import DatabaseSettings
-
-_ASYNC_DRIVERS: Final = {
-    "sqlite": "aiosqlite",
-    "postgresql": "psycopg",
-    "mysql": "aiomysql",
-    "mariadb": "aiomysql",
-}
 
 
 @attrs.frozen
@@ -43,7 +30,7 @@ class _Options(Place):
     kind: str = "--database-url or database_url"
 
     def way_to_add(self, name: str) -> str:
-        return f"run pytest with --database-url {name}=URL"
+        return f"run pytest with --database-url {'' if name == DEFAULT else f'{name}='}URL"
 
     def origin(self, name: str) -> str:  # noqa: ARG002 - the same for every database
         return self.kind
@@ -55,13 +42,27 @@ def make_registry(urls: Mapping[str, str]) -> SessionFactoryRegistry:
     Raises:
         SettingsError: everything that is wrong with them.
     """
-    if not urls:
-        return SessionFactoryRegistry.from_env()
     urls = mask(urls)  # a failing test run may print the local variables of this frame
-    source = Source(_Options())
+    options = Source(_Options())
     for name in urls:
-        source.put(name, ("url",), urls[name], source.place.origin(name))
-    return SessionFactoryRegistry._of(configure(source))  # noqa: SLF001 - our own
+        options.put(name, ("url",), urls[name], options.place.origin(name))
+    sources = (options,) if urls else (read_variables(mask(os.environ), None), options)
+    return SessionFactoryRegistry._of(configure(*sources))  # noqa: SLF001 - our own
+
+
+def as_registry(given: SessionFactoryRegistry) -> SessionFactoryRegistry:
+    """Return what the fixture ``session_registry`` gave, which a ``conftest.py`` may override.
+
+    Raises:
+        TypeError: it is no registry, for instance because the override returns nothing.
+    """
+    if isinstance(given, SessionFactoryRegistry):
+        return given
+    raise TypeError(
+        "The fixture session_registry is overridden, by a conftest.py perhaps, and gave"
+        f" {type(given).__name__}: return a SessionFactoryRegistry, such as the one that it was"
+        " given"
+    )
 
 
 class _ForbiddenSessionFactory(NullSessionFactory):
@@ -96,44 +97,3 @@ def rolled_back(registry: SessionFactoryRegistry, names: Iterable[str]) -> Gener
                 view = views.enter_context(RollbackSessionFactory(sessions))
                 views.enter_context(registry.override(name, view))
         yield
-
-
-@asynccontextmanager
-async def async_sessions(
-    registry: SessionFactoryRegistry, name: str, *, rollback: bool
-) -> AsyncGenerator[AsyncSessionFactory]:
-    """Open a database of a registry through its asynchronous driver, in the running event loop."""
-    # Not by way of ``get``, which knows overrides, and refuses a URL with an asynchronous driver.
-    catalogue = registry._catalogue  # noqa: SLF001 - our own
-    settings = catalogue._configuration.databases.get(name)  # noqa: SLF001 - our own
-    if settings is None:
-        yield async_null(catalogue.missing(name))
-        return
-    engine = _async_engine(settings)
-    options = settings.session
-    sessions = async_sessionmaker(
-        engine, autoflush=options.autoflush, expire_on_commit=options.expire_on_commit
-    )
-    try:
-        if rollback:
-            async with AsyncRollbackSessionFactory(sessions) as view:
-                yield view
-        else:
-            yield sessions
-    finally:
-        await engine.dispose()
-
-
-def async_null(reason: str) -> AsyncSessionFactory:
-    """Return an async null factory: the sync one, which raises before anything is awaited."""
-    return cast("AsyncSessionFactory", NullSessionFactory(reason))
-
-
-def _async_engine(settings: DatabaseSettings) -> AsyncEngine:
-    url = settings.url
-    driver = _ASYNC_DRIVERS.get(url.get_backend_name())
-    if driver is not None and not url.get_dialect().is_async:
-        url = url.set(drivername=f"{url.get_backend_name()}+{driver}")
-    engine = create_async_engine(url)
-    credentials.hand_over(engine.sync_engine, settings)
-    return engine

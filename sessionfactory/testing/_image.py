@@ -14,6 +14,8 @@ from sessionfactory.settings import DatabaseSettings, PoolSettings
 from sessionfactory.validation import as_table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sessionfactory.settings import SqliteSettings
     from sessionfactory.status import Holder
 
@@ -101,6 +103,21 @@ class Image:
             self._connection.execute(pragma).close()
         self._alone = True
         return True
+
+
+def expect_all_closed(left: Iterable[Holder]) -> None:
+    """Tell of sessions that a test left open.
+
+    Args:
+        left: their holders, who were cut off.
+
+    Raises:
+        IsolationError: there are any.
+    """
+    places = [str(holder) for holder in left]
+    if places:
+        message = "This test left sessions open, which were cut off; opened at:"
+        raise IsolationError("\n  - ".join([message, *places]))
 
 
 def in_memory(settings: DatabaseSettings | None) -> DatabaseSettings:

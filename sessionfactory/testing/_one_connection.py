@@ -5,21 +5,20 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.elements import ReleaseSavepointClause
 
+from sessionfactory.engine.actors import actor, name_of
 from sessionfactory.errors import SessionFactoryError
-from sessionfactory.testing._places import actor, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy import CursorResult, Executable, NestedTransaction
+    from sqlalchemy import CursorResult, Engine, Executable, NestedTransaction
     from sqlalchemy.engine.interfaces import DBAPIConnection
-    from sqlalchemy.orm import Session
 
-    from sessionfactory.testing._places import Actor
+    from sessionfactory.engine.actors import Actor
 
 _FLOOR: Final = "sessionfactory_rollback"
 
@@ -91,6 +90,7 @@ class OneConnection(Connection):
 
     def __init__(self, engine: Engine) -> None:
         self.turn: Turn = Turn()
+        self._closed_early = False
         super().__init__(engine)
         try:
             if self._commits_by_itself():
@@ -100,8 +100,12 @@ class OneConnection(Connection):
             # Marks where the transaction began: whether it is still there shows at the end.
             self.dialect.do_savepoint(self, _FLOOR)
         except BaseException:
-            self.close()
+            super().close()
             raise
+
+    def close(self) -> None:
+        """Serve no session any more; the real end is put off until all of them have ended."""
+        self._closed_early = True
 
     def execute(self, statement: Executable, *args: Any, **kwargs: Any) -> CursorResult[Any]:
         """Execute a statement."""
@@ -141,7 +145,7 @@ class OneConnection(Connection):
     @property
     def loss(self) -> ConnectionLostError | None:
         """What happened to the connection, if it can no longer be used."""
-        if self.closed:
+        if self._closed_early or self.closed:
             happened = "was closed"
         elif self.invalidated:
             happened = "was lost or invalidated"
@@ -156,20 +160,20 @@ class OneConnection(Connection):
         )
 
     def _undo(self) -> SessionFactoryError | None:
-        problem: SessionFactoryError | None = self.loss
-        if problem is None:
-            problem = self._return_to_floor()
+        told = self.loss
+        self._closed_early = False
+        problem = self.loss or self._return_to_floor()
         if self._began_itself and problem is None:
             self.exec_driver_sql("ROLLBACK")  # the driver may not know of this transaction
         self._root.close()
-        return problem
+        return told or problem
 
     def give_back(self) -> SessionFactoryError | None:
         """Undo all that was done, return the connection to its pool, and say what went wrong."""
         try:
             return self._undo()
         finally:
-            self.close()
+            super().close()
 
     def _commits_by_itself(self) -> bool:
         """Say whether the engine's connections are in AUTOCOMMIT, where nothing could be undone."""
@@ -205,27 +209,3 @@ class OneConnection(Connection):
             problem.__cause__ = error
             return problem
         return None
-
-
-def engine_behind(engine: object, probe: Callable[[], Session], *, is_async: bool) -> Engine:
-    """Return the engine of a factory's sessions.
-
-    Args:
-        engine: what the factory has for its engine, if it has one.
-        probe: opens a session of its sessions, to ask it otherwise.
-        is_async: which half asks.
-    """
-    if not isinstance(engine, Engine):
-        with probe() as session:
-            engine = session.get_bind()
-    if not isinstance(engine, Engine):
-        raise TypeError(
-            "a rollback fake takes its connection from an engine, but these sessions are bound to"
-            " a connection already, as those of another rollback fake are"
-        )
-    if engine.dialect.is_async != is_async:
-        name = (
-            "AsyncRollbackSessionFactory" if engine.dialect.is_async else "RollbackSessionFactory"
-        )
-        raise TypeError(f"the driver {engine.dialect.driver!r} is for {name}")
-    return engine

@@ -23,6 +23,7 @@ SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the directories made in these a
 TEMPORARY = Path("/tmp")  # noqa: S108
 ROOM_NEEDED = 1 << 30
 PYTHON = ["-I", "-S"]  # quick, and no start-up file of the user's that could write to the pipe
+LAST_PORT = 65535
 LONGEST_BASE = 50  # a socket's path has 104 bytes on macOS, 108 on Linux
 
 
@@ -48,6 +49,18 @@ def unprivileged_uid() -> int | None:
     PostgreSQL refuses to run as root, and no throwaway server needs to.
     """
     return NOBODY if os.geteuid() == 0 else None
+
+
+def check_port(port: int | None) -> None:
+    """Refuse what is no port, such as text from an environment variable.
+
+    Raises:
+        ValueError: it is neither None nor a number from 1 to 65535.
+    """
+    if port is not None and (type(port) is not int or not 0 < port <= LAST_PORT):
+        raise ValueError(
+            f"port: expected a number from 1 to {LAST_PORT}, or None for a free one, not {port!r}"
+        )
 
 
 def reachable(path: Path) -> bool:

@@ -16,6 +16,7 @@ from sessionfactory.testing._process import (
     ServerStartError,
     ServerUnavailableError,
     base_directories,
+    check_port,
     reachable,
     unprivileged_uid,
 )
@@ -56,6 +57,7 @@ class ThrowawayServer(ABC):
         durable: bool,
         timeout: float,
     ) -> None:
+        check_port(port)
         self._settings: dict[str, Setting] = dict(settings or {})
         self._fixed_port = port
         self._durable = durable
@@ -140,7 +142,8 @@ class ThrowawayServer(ABC):
     def port(self) -> int:
         """The port on 127.0.0.1; it stays the same as long as the server is not closed."""
         if not self._port:
-            raise ServerError(f"{self!r} has no port before its first start")
+            way = f"with {type(self).__name__}() as server:"
+            raise ServerError(f"{self!r} has no port before its first start: {way}")
         return self._port
 
     @property

@@ -16,7 +16,8 @@ from weakref import WeakKeyDictionary
 import attrs
 from sqlalchemy import event
 
-from sessionfactory.engine.ledger import _caller, current_task
+from sessionfactory.engine import places
+from sessionfactory.engine.ledger import current_task
 from sessionfactory.status import Holder
 
 if TYPE_CHECKING:
@@ -226,7 +227,7 @@ def _first_word(words: str) -> str:
 
 def _place() -> str:
     """Return the line of the user's code that we were called from."""
-    frame = _caller()
+    frame = places.user_frame()
     if frame is None:
         return "unknown"
     return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_qualname}"

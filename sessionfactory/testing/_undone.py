@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, cast
 from weakref import WeakSet, WeakValueDictionary
 
 import attrs
 from sqlalchemy import Connection, event
+from sqlalchemy.exc import IllegalStateChangeError
 from sqlalchemy.orm import Session, SessionTransaction
 
-from sessionfactory.errors import ClosedError
+from sessionfactory.errors import ClosedError, SharedSessionError
 from sessionfactory.testing._one_connection import (
     ConcurrentUseError,
     ConnectionLostError,
@@ -177,6 +178,8 @@ class Undone:
         """
         if not isinstance(session, Session):
             raise TypeError(f"expected a factory of Session, not of {type(session).__name__}")
+        if isinstance(session, UndoneSession):
+            raise TypeError("the factory gave a session that it had given before")
         if session.in_transaction():
             session.close()
             raise TypeError("the factory's sessions begin a transaction of their own when opened")
@@ -259,7 +262,9 @@ class Undone:
             # A driver may crash the process if its connection is closed while a thread is inside.
             self.connection.turn.leave_to_last(self.connection.give_back)
         for session in left:
-            session.close()
+            # Whoever is amid a call of it, or its commit, finds the fake closed, and closes it.
+            with suppress(SharedSessionError, IllegalStateChangeError):
+                session.close()
         return problem or (_left_open(left) if left else None)
 
     def _position(self, transaction: SessionTransaction) -> int | None:
@@ -309,4 +314,7 @@ def running(undone: Undone | None) -> Undone:
 def refuse_second_block(undone: Undone | None) -> None:
     """Raise for a fake that is inside its block already."""
     if undone is not None:
-        raise RuntimeError("This rollback fake is inside its block already; make another one")
+        raise RuntimeError(
+            "This rollback fake is inside its block already. For a session, call it:"
+            " with fake() as session, or with fake.begin() as session"
+        )

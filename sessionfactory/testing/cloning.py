@@ -25,11 +25,12 @@ from typing_extensions import TypeVar
 from sessionfactory._sync import SqlAlchemySessionFactory
 from sessionfactory.errors import ClosedError
 from sessionfactory.settings import DatabaseSettings
-from sessionfactory.testing._image import IsolationError, as_metadata
+from sessionfactory.testing._image import IsolationError, as_metadata, expect_all_closed
 from sessionfactory.testing._templates import new_name, templates_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
+    from types import TracebackType
 
     from sqlalchemy import URL, Engine, MetaData
 
@@ -103,9 +104,7 @@ class CloningSessionFactory(Generic[S]):
             with self._lock:
                 if not self._closed:
                     self._thread.submit(self._drop, sessions.name)
-        if left:
-            message = "This test left sessions open, which were cut off; opened at:"
-            raise IsolationError("\n  - ".join([message, *map(str, left)]))
+        expect_all_closed(left)
 
     def close(self) -> None:
         """Drop every database that is left, the template too; idempotent.
@@ -134,8 +133,18 @@ class CloningSessionFactory(Generic[S]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self.close()
+        except IsolationError as kept:
+            if error is None:
+                raise
+            error.add_note(str(kept))  # it may be the reason, and must not hide behind this one
 
     def __del__(self) -> None:
         closed = getattr(self, "_closed", True)  # absent if the settings were refused

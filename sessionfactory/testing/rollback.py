@@ -23,7 +23,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from sessionfactory._sync import S, TransactionScope
-from sessionfactory.testing._one_connection import engine_behind
+from sessionfactory.testing._engines import engine_behind
 from sessionfactory.testing._undone import Undone, refuse_second_block, running, told
 
 if TYPE_CHECKING:
@@ -82,8 +82,7 @@ class RollbackSessionFactory(Generic[S]):
 
     def __enter__(self) -> Self:
         refuse_second_block(self._undone)
-        engine = getattr(self._sessions, "engine", None)
-        self._undone = Undone(engine_behind(engine, self._open_real, is_async=False))
+        self._undone = Undone(engine_behind(self._sessions, is_async=False))
         return self
 
     def __exit__(

@@ -7,27 +7,21 @@ async with AsyncRollbackSessionFactory(sessions) as fake:
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Generic, Self, cast
 
 import attrs
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.util.concurrency import greenlet_spawn
-from typing_extensions import TypeVar
 
-from sessionfactory.testing._one_connection import engine_behind
+from sessionfactory._async import A, AsyncTransactionScope
+from sessionfactory.testing._engines import engine_behind
 from sessionfactory.testing._undone import Undone, refuse_second_block, running, told
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
-    from sqlalchemy.orm import Session
-
     from sessionfactory.interfaces import AsyncSessionFactory
-
-A = TypeVar("A", bound=AsyncSession, default=AsyncSession)
 
 
 @attrs.define(eq=False)
@@ -55,7 +49,7 @@ class AsyncRollbackSessionFactory(Generic[A]):
 
     def begin(self) -> AbstractAsyncContextManager[A]:
         """Run one transaction; its commit is seen by the fake's sessions, and by nobody else."""
-        return self._begin()
+        return AsyncTransactionScope(self)
 
     @property
     def reader(self) -> AsyncSessionFactory[A]:
@@ -64,10 +58,7 @@ class AsyncRollbackSessionFactory(Generic[A]):
 
     async def __aenter__(self) -> Self:
         refuse_second_block(self._undone)
-        engine = getattr(self._sessions, "engine", self._sessions)
-        sync_engine = engine_behind(
-            getattr(engine, "sync_engine", None), self._open_sync, is_async=True
-        )
+        sync_engine = engine_behind(self._sessions, is_async=True)
         self._undone = await greenlet_spawn(Undone, sync_engine)
         self._connection = AsyncConnection(AsyncEngine(sync_engine), self._undone.connection)
         return self
@@ -84,15 +75,7 @@ class AsyncRollbackSessionFactory(Generic[A]):
         finishing = asyncio.create_task(greenlet_spawn(undone.finish))
         told(await asyncio.shield(finishing), error)
 
-    @asynccontextmanager
-    async def _begin(self) -> AsyncGenerator[A]:
-        async with self() as session, session.begin():
-            yield session
-
     def _open_real(self) -> A:
         if isinstance(self._sessions, AsyncEngine):
             return cast("A", AsyncSession(self._sessions))  # ``A`` is then its default
         return self._sessions()
-
-    def _open_sync(self) -> Session:
-        return self._open_real().sync_session

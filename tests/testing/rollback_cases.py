@@ -141,36 +141,46 @@ class Case:
     async def fake(self) -> AsyncGenerator[Any]:
         """Run a block of the fake; nothing of it may be left when it ends, however it does."""
         try:
-            async with self._fake() as fake:
+            async with self.real() as real, self.fake_over(real) as fake:
                 yield fake
         finally:
-            assert self.engine is not None
-            assert self.engine.pool.checkedout() == 0  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
-            deadline = time.monotonic() + 5  # for the server to notice that a client is gone
-            while self.database.idle_in_transaction():
-                assert time.monotonic() < deadline
+            self.expect_nothing_left()
 
     @asynccontextmanager
-    async def _fake(self) -> AsyncGenerator[Any]:
+    async def real(self) -> AsyncGenerator[Any]:
+        """Make what a fake is made over, and close it."""
         url = self.database.urls[self.kind]
         if self.kind.startswith("async"):
-            self.engine = create_async_engine(url)
+            engine = self.engine = create_async_engine(url)
             try:
-                maker = async_sessionmaker(self.engine)
-                async with AsyncRollbackSessionFactory(maker) as fake:
-                    yield fake
+                yield async_sessionmaker(engine)
             finally:
-                await self.engine.dispose()
+                await engine.dispose()
         elif self.kind == "ours":
             with SqlAlchemySessionFactory(DatabaseSettings(url)) as factory:
                 self.engine = factory.engine
-                with RollbackSessionFactory(factory) as sync:
-                    yield AwaitedFactory(sync)
+                yield factory
         else:
-            engine = self.engine = create_engine(url)
+            self.engine = create_engine(url)
             try:
-                given = engine if self.kind == "engine" else sessionmaker(engine)
-                with RollbackSessionFactory(given) as sync:
-                    yield AwaitedFactory(sync)
+                yield self.engine if self.kind == "engine" else sessionmaker(self.engine)
             finally:
-                engine.dispose()
+                self.engine.dispose()
+
+    @asynccontextmanager
+    async def fake_over(self, real: Any) -> AsyncGenerator[Any]:
+        """Run a block of the fake over what ``real`` has made."""
+        if self.kind.startswith("async"):
+            async with AsyncRollbackSessionFactory(real) as fake:
+                yield fake
+        else:
+            with RollbackSessionFactory(real) as sync:
+                yield AwaitedFactory(sync)
+
+    def expect_nothing_left(self) -> None:
+        """Expect that the pool has its connections, and that no other is in a transaction."""
+        assert self.engine is not None
+        assert self.engine.pool.checkedout() == 0  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+        deadline = time.monotonic() + 5  # for the server to notice that a client is gone
+        while self.database.idle_in_transaction():
+            assert time.monotonic() < deadline

@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -113,6 +113,13 @@ def test_settings_that_cannot_be_are_refused_at_once(settings: dict[str, int], t
         PostgresServer(settings=settings)
 
 
+@pytest.mark.parametrize("port", ["5432", 80000, 0, True])
+def test_what_is_no_port_is_refused_at_once(port: Any) -> None:
+    """Before anything is started; a number as text is none."""
+    with pytest.raises(ValueError, match="port: expected a number from 1 to 65535, or None"):
+        PostgresServer(port=port)
+
+
 def test_stop_and_start_keep_data_and_url(own_postgres: PostgresServer) -> None:
     """A stopped server is the same later, and what needs a restart has changed."""
     url, pid = own_postgres.url, own_postgres.pid
@@ -192,7 +199,7 @@ def test_restart(own_postgres: PostgresServer, mode: str, *, recovers: bool) -> 
 def test_a_server_that_was_never_started_has_no_url() -> None:
     """Nothing can be asked of it, and ending it is no fault."""
     server = PostgresServer()
-    with pytest.raises(ServerError, match="has no port before its first start"):
+    with pytest.raises(ServerError, match="no port before its first start: with Postg"):
         _ = server.url
     assert (server.log, server.running) == ("", False)
     server.kill()

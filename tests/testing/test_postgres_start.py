@@ -1,12 +1,11 @@
 from __future__ import annotations
 
 import socket
-import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from sessionfactory.testing import _binaries
+from sessionfactory.testing import _binaries, _process
 from sessionfactory.testing._binaries import find_postgres
 from sessionfactory.testing._process import (
     Keeper,
@@ -15,6 +14,9 @@ from sessionfactory.testing._process import (
     ServerUnavailableError,
 )
 from sessionfactory.testing.postgres import PostgresServer
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_a_taken_port_is_told(own_postgres: PostgresServer) -> None:
@@ -71,6 +73,14 @@ def fake(closed_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return place
 
 
+@pytest.fixture
+def alone(base: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where servers have their directories, and no other test's has."""
+    monkeypatch.setattr(_process, "SHARED_MEMORY", base)
+    monkeypatch.setattr(_process, "ROOM_NEEDED", 0)
+    return base
+
+
 @pytest.mark.parametrize(
     ("program", "body", "told"),
     [
@@ -89,15 +99,13 @@ def fake(closed_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_a_program_that_fails_is_told_with_its_log(
-    fake: Path, program: str, body: str, told: str
+    fake: Path, alone: Path, program: str, body: str, told: str
 ) -> None:
     """The end of its log is in the error, and the machine is clean."""
     script(fake / program, body)
-    before = set(Path("/dev/shm").iterdir()) if sys.platform == "linux" else set[Path]()
     with pytest.raises(ServerStartError, match=rf"(?s){told}"):
         PostgresServer(timeout=0.5).start()
-    if sys.platform == "linux":
-        assert {p for p in Path("/dev/shm").iterdir() if "sf-" in p.name} <= before
+    assert list(alone.iterdir()) == []
 
 
 def test_a_server_that_does_not_stop_is_told(fake: Path) -> None:

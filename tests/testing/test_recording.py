@@ -171,7 +171,7 @@ def test_a_thread_of_libraries_only_has_no_place() -> None:
     """Where no line of a user's is on the stack, none is made up."""
     recording = Recording()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sessionfactory.testing._session_log._caller", lambda: None)
+        patch.setattr("sessionfactory.engine.places.user_frame", lambda: None)
         recording.listen(Session())
     assert str(recording).endswith("session 1 opened at unknown")
 

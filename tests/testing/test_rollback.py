@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.ext.asyncio import async_sessionmaker
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from sessionfactory import ClosedError, DatabaseSettings, SessionFactory, SqlAlchemySessionFactory
-from sessionfactory.testing import _places
+from sessionfactory.engine import places
 from sessionfactory.testing._one_connection import (
     ConcurrentUseError,
     InterleavedTransactionsError,
@@ -234,7 +235,7 @@ def test_an_opening_outside_of_all_known_code_is_told_as_such(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where no frame is the user's, messages say that the place is unknown."""
-    monkeypatch.setattr(_places, "_BETWEEN", ("",))
+    monkeypatch.setattr(places, "user_frame", lambda: None)
     fake = RollbackSessionFactory(engine).__enter__()
     fake().begin()
     left = fake()
@@ -279,8 +280,42 @@ def test_what_cannot_be_faked_is_refused(engine: Engine) -> None:
         pytest.raises(TypeError, match="expected a factory of Session, not of object"),
     ):
         odd()
-    with pytest.raises(TypeError, match="'aiosqlite' is for AsyncRollbackSessionFactory"):
-        RollbackSessionFactory(create_engine("sqlite+aiosqlite://")).__enter__()
+
+
+def again_and_again(engine: Engine) -> Callable[[], Session]:
+    session = Session(engine)
+    return lambda: session
+
+
+def test_a_session_that_was_given_before_is_refused(engine: Engine) -> None:
+    """Its transactions would be the same one."""
+    with RollbackSessionFactory(cast("Any", again_and_again(engine))) as fake:
+        fake()
+        with pytest.raises(TypeError, match="a session that it had given before"):
+            fake()
+
+
+async def coroutine() -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("sqlite://", "takes a factory of sessions or an engine, not str; of a URL, make an engi"),
+        (None, "takes a factory of sessions or an engine, not NoneType$"),
+        (create_engine("sqlite+aiosqlite://"), "'aiosqlite' is for AsyncRollbackSessionFactory"),
+        (async_sessionmaker(), "sessions of the class AsyncSession are for AsyncRollbackSession"),
+        (sessionmaker(), "bound to no engine, or to several by their classes"),
+        (scoped_session(sessionmaker()), r"scoped_session gives one .*\(….session_factory\)"),
+        (coroutine, "expected a factory of sessions, not of coroutine"),
+    ],
+    ids=["URL", "None", "async engine", "async", "unbound", "scoped", "coroutine"],
+)
+def test_what_has_no_engine_for_it_is_refused_in_words(given: Any, told: str) -> None:
+    """The error says what to give instead."""
+    with pytest.raises(TypeError, match=told):
+        RollbackSessionFactory(given).__enter__()
 
 
 class Waiting:

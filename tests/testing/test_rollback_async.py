@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, event, text
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
     async_sessionmaker,
     create_async_engine,
 )
+from sqlalchemy.orm import sessionmaker
+from sqlalchemy.util import await_only
 
 from sessionfactory.testing._one_connection import (
     ConcurrentUseError,
@@ -113,6 +115,30 @@ async def test_a_second_task_at_the_same_time_is_told(engine: AsyncEngine) -> No
         assert "The task 'bob' uses a rollback fake while the task 'ada' is inside" in str(second)
 
 
+async def test_a_task_amid_its_commit_at_the_end_is_told(engine: AsyncEngine) -> None:
+    """Tasks that the test did not wait for are named, and nothing comes of their commits."""
+    inside, go = asyncio.Event(), asyncio.Event()
+
+    def wait(*_: object) -> None:
+        inside.set()
+        await_only(go.wait())
+
+    async def add() -> None:
+        async with fake.begin() as session:
+            await session.execute(INSERT)
+
+    event.listen(engine.sync_engine, "release_savepoint", wait)
+    fake = await AsyncRollbackSessionFactory(engine).__aenter__()
+    task = asyncio.create_task(add(), name="ada")
+    await inside.wait()
+    with pytest.raises(ConcurrentUseError, match="while the task 'ada' is inside a call"):
+        await fake.__aexit__(None, None, None)
+    go.set()
+    await asyncio.gather(task, return_exceptions=True)
+    async with engine.connect() as connection:
+        assert await connection.scalar(COUNT) == 0
+
+
 async def test_a_session_left_open_is_told(engine: AsyncEngine) -> None:
     """The error comes at the block's end, after all is undone."""
     with pytest.raises(SessionLeftOpenError, match="test_a_session_left_open_is_told"):
@@ -140,19 +166,26 @@ async def test_a_task_cancelled_at_the_end_gives_its_connection_back(engine: Asy
 
 
 async def test_a_connection_cannot_be_shared(engine: AsyncEngine) -> None:
-    """Sessions that are bound to a connection, and sync drivers, are refused."""
+    """Sessions that are bound to a connection are refused."""
     async with engine.connect() as connection:
         bound: async_sessionmaker[AsyncSession] = made_for(connection)
         with pytest.raises(TypeError, match="bound to a connection already"):
             await AsyncRollbackSessionFactory(bound).__aenter__()
 
-    class OfSync:
-        sync_engine = create_engine("sqlite://")
 
-    sync = async_sessionmaker(engine)
-    sync.engine = OfSync  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
-    with pytest.raises(TypeError, match="'pysqlite' is for RollbackSessionFactory"):
-        await AsyncRollbackSessionFactory(sync).__aenter__()
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (create_engine("sqlite://"), "the driver 'pysqlite' is for RollbackSessionFactory"),
+        (sessionmaker(), "sessions of the class Session are for RollbackSessionFactory"),
+        (async_sessionmaker(), "bound to no engine"),
+    ],
+    ids=["sync engine", "sync", "unbound"],
+)
+async def test_what_has_no_engine_for_it_is_refused_in_words(given: Any, told: str) -> None:
+    """The error says what to give instead, or which fake to take."""
+    with pytest.raises(TypeError, match=told):
+        await AsyncRollbackSessionFactory(given).__aenter__()
 
 
 def made_for(connection: AsyncConnection) -> async_sessionmaker[AsyncSession]:

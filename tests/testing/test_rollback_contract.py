@@ -264,6 +264,18 @@ async def test_a_connection_closed_under_the_fake_is_told(case: Case) -> None:
     assert case.database.names() == []
 
 
+async def test_a_connection_closed_in_a_transaction_is_told(case: Case) -> None:
+    """The scope in which it was closed cannot commit, and says so without further noise."""
+    with pytest.raises(ConnectionLostError, match="was closed"):
+        async with case.fake() as fake:
+            with pytest.raises(ConnectionLostError, match="was closed"):
+                async with fake.begin() as session:
+                    session.add(Item(name="undone"))
+                    await (await session.connection()).close()
+
+    assert case.database.names() == []
+
+
 @pytest.mark.parametrize("how", ["invalidate", "rollback"])
 async def test_a_connection_invalidated_under_the_fake_is_told(case: Case, how: str) -> None:
     """A session's commit that can no longer come true says so."""

@@ -1,0 +1,272 @@
+"""One ``AsyncSession`` in several tasks: who is let in, who is refused, how it changes hands."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+import pytest_asyncio
+from sqlalchemy import event, insert, select, text
+from sqlalchemy.ext.asyncio import (
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from sessionfactory import SharedSessionError, hand_over
+from sessionfactory.shared import act_for, guarded
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Coroutine
+    from pathlib import Path
+
+pytestmark = pytest.mark.asyncio
+
+ONE: Final = text("SELECT 1")
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Item(Base):
+    __tablename__ = "shared_async_item"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+
+
+ALL: Final = select(Item.id)
+
+
+@pytest_asyncio.fixture(params=["psycopg", "asyncpg", "aiosqlite"])
+async def engine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[AsyncEngine]:
+    """An engine of each driver, with an empty table."""
+    if request.param == "aiosqlite":
+        url = f"sqlite+aiosqlite:///{tmp_path / 'shared.db'}"
+    else:
+        url = request.getfixturevalue("postgres_server").url_for(driver=request.param)
+    made = create_async_engine(url)
+    async with made.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    yield made
+    async with made.begin() as connection:
+        await connection.run_sync(Base.metadata.drop_all)
+    await made.dispose()
+
+
+@pytest.fixture
+def sessions(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
+    """Makes guarded sessions."""
+    return async_sessionmaker(engine, sync_session_class=guarded(Session), expire_on_commit=False)
+
+
+@pytest.fixture
+def strict(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
+    """Makes sessions that belong to the first who uses them."""
+    return async_sessionmaker(
+        engine, sync_session_class=guarded(Session, "strict"), expire_on_commit=False
+    )
+
+
+@pytest_asyncio.fixture
+async def session(sessions: async_sessionmaker[AsyncSession]) -> AsyncGenerator[AsyncSession]:
+    """A session in a transaction, of the fixture's own task."""
+    async with sessions() as session:
+        await session.execute(insert(Item).values(id=1))
+        yield session
+
+
+@pytest_asyncio.fixture
+async def scope(sessions: async_sessionmaker[AsyncSession]) -> AsyncGenerator[AsyncSession]:
+    """A session in a scope that another task begins, and maybe a third one ends."""
+    async with sessions.begin() as session:
+        yield session
+
+
+async def in_task(work: Coroutine[Any, Any, object], name: str = "other") -> None:
+    """Do something in a task of its own, and wait for it."""
+    await asyncio.create_task(work, name=name)
+
+
+async def insert_item(session: AsyncSession, number: int) -> int:
+    """Insert a row, and say so."""
+    await session.execute(insert(Item).values(id=number))
+    return number
+
+
+async def one_inside(session: AsyncSession) -> asyncio.Task[int]:
+    """Return a task that waits for the database, inside a call."""
+    called = asyncio.Event()
+    event.listen(session.sync_session, "do_orm_execute", lambda *_: called.set(), once=True)
+    first = asyncio.create_task(insert_item(session, 2), name="first")
+    await called.wait()
+    assert not first.done()
+    return first
+
+
+async def test_gather_over_one_session_is_refused(session: AsyncSession) -> None:
+    """One task works, the others are told by name, and the one's work is whole."""
+    tasks = [asyncio.create_task(insert_item(session, n), name=f"job {n}") for n in (2, 3, 4)]
+    worked, *refused = await asyncio.gather(*tasks, return_exceptions=True)
+    await session.commit()
+
+    assert worked == 2
+    for n, error in zip((3, 4), refused, strict=True):
+        assert isinstance(error, SharedSessionError)
+        assert str(error) == (
+            f"The task 'job {n}' calls execute() of a session while the task 'job 2' is inside its"
+            " execute(). A session is for one task at a time: inject the factory, open one session"
+            " per task."
+        )
+    assert set(await session.scalars(ALL)) == {1, 2}
+
+
+@pytest.mark.parametrize("call", ["add", "begin", "close", "commit", "flush", "rollback", "scope"])
+async def test_a_call_while_another_task_is_inside_is_refused(
+    session: AsyncSession, call: str
+) -> None:
+    """Whether the call would wait for the database or not; SQLAlchemy is not even asked."""
+    first = await one_inside(session)
+    with pytest.raises(SharedSessionError, match="while the task 'first' is inside its execute"):
+        if call == "add":
+            session.add(Item(id=3))
+        elif call == "begin":
+            await session.begin()
+        elif call == "scope":
+            async with session.begin_nested():
+                pass
+        else:
+            await getattr(session, call)()
+    assert await first == 2
+    await session.commit()
+
+    assert set(await session.scalars(ALL)) == {1, 2}
+
+
+async def test_a_session_goes_from_one_task_to_another(session: AsyncSession) -> None:
+    """A fixture's to the test, the test's to ``wait_for`` and to tasks that follow one another."""
+    assert await asyncio.wait_for(insert_item(session, 2), 30) == 2
+    await in_task(insert_item(session, 3))
+    await in_task(session.commit())
+
+    assert set(await session.scalars(ALL)) == {1, 2, 3}
+
+
+async def test_a_scope_goes_from_one_task_to_another(scope: AsyncSession) -> None:
+    """The fixture ends the transaction that this test has worked in."""
+    assert await asyncio.wait_for(insert_item(scope, 1), 30) == 1
+    scope.add(Item(id=2))
+
+
+async def test_the_end_of_a_scope_is_a_call(sessions: async_sessionmaker[AsyncSession]) -> None:
+    """Another task is refused while the first commits."""
+    async with sessions() as session:
+        committing = asyncio.Event()
+        # It runs in the greenlet of the call, when the transaction is about to end.
+        event.listen(session.sync_session, "before_commit", lambda *_: committing.set())
+
+        async def scope() -> None:
+            async with session.begin():
+                await insert_item(session, 1)
+
+        first = asyncio.create_task(scope(), name="first")
+        await committing.wait()
+        with pytest.raises(SharedSessionError, match=r"the task 'first' is inside its commit\(\)"):
+            await session.execute(ONE)
+        await first
+
+        assert list(await session.scalars(ALL)) == [1]
+
+
+async def test_nested_calls_are_one_visit(session: AsyncSession) -> None:
+    """What a listener does, and a function under ``run_sync``, is the same task's."""
+
+    @event.listens_for(session.sync_session, "before_commit")
+    def add_another(sync_session: Session) -> None:
+        sync_session.add(Item(id=3))
+        sync_session.flush()
+
+    def work(sync_session: Session) -> None:
+        sync_session.add(Item(id=2))
+        assert set(sync_session.scalars(ALL)) == {1, 2}
+        sync_session.commit()
+
+    await session.run_sync(work)
+
+    assert set(await session.scalars(ALL)) == {1, 2, 3}
+
+
+async def test_a_task_that_is_cancelled_inside_leaves(
+    sessions: async_sessionmaker[AsyncSession],
+) -> None:
+    """The session is free for who cleans up after it."""
+    async with sessions() as session:
+        first = await one_inside(session)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        await session.invalidate()
+
+        assert list(await session.scalars(ALL)) == []
+
+
+async def test_strict_first_task_owns(strict: async_sessionmaker[AsyncSession]) -> None:
+    """Another task is refused between two calls, too, until the owner hands the session over."""
+    session = strict()
+    await insert_item(session, 1)
+    with pytest.raises(SharedSessionError) as caught:
+        await in_task(session.commit())
+    hand_over(session)
+    await in_task(session.commit())
+    with pytest.raises(SharedSessionError, match="that the task 'other' owns"):
+        await session.execute(ONE)
+    hand_over(session)  # the other is done
+    assert list(await session.scalars(ALL)) == [1]
+    await session.close()
+
+    me = asyncio.current_task()
+    assert me is not None
+    assert str(caught.value) == (
+        f"The task 'other' calls commit() of a session that the task {me.get_name()!r} owns, who"
+        " used it first. A session is for one task at a time: inject the factory, open one session"
+        f" per task; or let the task {me.get_name()!r} call hand_over(session) before."
+    )
+
+
+async def test_strict_a_task_may_act_for_the_owner(
+    strict: async_sessionmaker[AsyncSession],
+) -> None:
+    """What a task does in its caller's stead is the caller's, whoever that is."""
+    session = strict()
+
+    async def commit(caller: asyncio.Task[object]) -> None:
+        act_for(session.sync_session, caller)
+        await session.commit()
+
+    async def commit_for_me() -> None:
+        await in_task(commit(me()), "inner")
+
+    await commit_for_me()
+    await insert_item(session, 1)
+    with pytest.raises(SharedSessionError, match="The task 'other' calls commit"):
+        await in_task(commit_for_me())
+    await commit_for_me()
+
+    assert list(await session.scalars(ALL)) == [1]
+    await session.close()
+
+
+async def test_nobody_acts_for_another_where_nobody_owns(session: AsyncSession) -> None:
+    """Where a session is not strict, there is nothing to ask."""
+    act_for(session.sync_session, me())
+    await in_task(session.commit())
+
+
+def me() -> asyncio.Task[object]:
+    """Return the running task."""
+    task = asyncio.current_task()
+    assert task is not None
+    return task

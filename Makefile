@@ -4,7 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 MIN := .venv-min
-.PHONY: help install demo fmt lint type test cov min matrix mariadb wheel-check bench check clean
+WORKERS ?= 2
+PYTEST := -m pytest -n $(WORKERS)
+.PHONY: help install demo fmt lint type test soak cov min matrix mariadb wheel-check bench check clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sort | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -33,11 +35,14 @@ type: install  ## check types with mypy and pyright
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pyright --verifytypes sessionfactory --ignoreexternal
 
 test: install  ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python $(PYTEST)
+
+soak: install  ## run the tests that take long
+	$(BIN)/python -m pytest tests/soak
 
 cov: install  ## run the tests and require full branch coverage
 	rm -f .coverage .coverage.*
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run $(PYTEST)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
@@ -47,7 +52,7 @@ $(MIN)/installed: pyproject.toml tests/constraints-min.txt
 	touch $@
 
 min: $(MIN)/installed  ## test and type-check with the oldest allowed dependencies
-	$(MIN)/bin/python -m pytest -q
+	$(MIN)/bin/python $(PYTEST) -q
 	$(MIN)/bin/mypy tests/typing --cache-dir $(MIN)/.mypy_cache
 	PATH="$(CURDIR)/$(MIN)/bin:$$PATH" $(MIN)/bin/pyright tests/typing
 

@@ -8,39 +8,52 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sessionfactory._lazy import load
-
 if TYPE_CHECKING:
-    from sessionfactory._null import NullSessionFactory
+    from sessionfactory._async import AsyncSqlAlchemySessionFactory
+    from sessionfactory._null import AsyncNullSessionFactory, NullSessionFactory
     from sessionfactory._sync import SqlAlchemySessionFactory
+    from sessionfactory.async_registry import AsyncSessionFactoryRegistry
     from sessionfactory.engine.errors import PoolExhaustedError
-    from sessionfactory.environment import SettingsWarning
     from sessionfactory.errors import (
         ClosedError,
+        CommitUncertainError,
+        EventLoopError,
         Fault,
+        ForkedConnectionError,
         NotConfiguredError,
         ReadOnlyError,
         SessionFactoryError,
         SettingsError,
+        SettingsWarning,
+        SharedSessionError,
+        commit_outcome,
     )
     from sessionfactory.interfaces import AsyncSessionFactory, SessionFactory
     from sessionfactory.masking import Secret
     from sessionfactory.registry import SessionFactoryRegistry
+    from sessionfactory.rotating import RotatingSecret
     from sessionfactory.settings import (
         DatabaseSettings,
         PoolSettings,
         SessionSettings,
         SqliteSettings,
     )
+    from sessionfactory.shared import hand_over
     from sessionfactory.status import Health, Holder, PoolStatus
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsyncNullSessionFactory",
     "AsyncSessionFactory",
+    "AsyncSessionFactoryRegistry",
+    "AsyncSqlAlchemySessionFactory",
     "ClosedError",
+    "CommitUncertainError",
     "DatabaseSettings",
+    "EventLoopError",
     "Fault",
+    "ForkedConnectionError",
     "Health",
     "Holder",
     "NotConfiguredError",
@@ -49,6 +62,7 @@ __all__ = [
     "PoolSettings",
     "PoolStatus",
     "ReadOnlyError",
+    "RotatingSecret",
     "Secret",
     "SessionFactory",
     "SessionFactoryError",
@@ -56,27 +70,39 @@ __all__ = [
     "SessionSettings",
     "SettingsError",
     "SettingsWarning",
+    "SharedSessionError",
     "SqlAlchemySessionFactory",
     "SqliteSettings",
+    "commit_outcome",
+    "hand_over",
 ]
 
 _MODULES = {
-    "_null": ("NullSessionFactory",),
+    "_async": ("AsyncSqlAlchemySessionFactory",),
+    "_null": ("AsyncNullSessionFactory", "NullSessionFactory"),
     "_sync": ("SqlAlchemySessionFactory",),
+    "async_registry": ("AsyncSessionFactoryRegistry",),
     "engine.errors": ("PoolExhaustedError",),
     "errors": (
         "ClosedError",
+        "CommitUncertainError",
+        "EventLoopError",
         "Fault",
+        "ForkedConnectionError",
         "NotConfiguredError",
         "ReadOnlyError",
         "SessionFactoryError",
         "SettingsError",
+        "SettingsWarning",
+        "SharedSessionError",
+        "commit_outcome",
     ),
     "interfaces": ("AsyncSessionFactory", "SessionFactory"),
     "masking": ("Secret",),
+    "rotating": ("RotatingSecret",),
     "registry": ("SessionFactoryRegistry",),
     "settings": ("DatabaseSettings", "PoolSettings", "SessionSettings", "SqliteSettings"),
-    "environment": ("SettingsWarning",),
+    "shared": ("hand_over",),
     "status": ("Health", "Holder", "PoolStatus"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
@@ -84,6 +110,8 @@ _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 if not TYPE_CHECKING:  # pragma: no branch - to type checkers, a missing name is an error
 
     def __getattr__(name: str) -> object:
+        from sessionfactory._lazy import load  # noqa: PLC0415 - most pytest runs ask for no name
+
         value = globals()[name] = load(__name__, _HOMES, name)  # so that this is asked once
         return value
 

@@ -1,4 +1,4 @@
-"""The null object: a legal session factory for a database that is not there."""
+"""The null objects: legal session factories for a database that is not there."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sessionfactory.errors import NotConfiguredError
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
     from typing import Never
 
 
@@ -39,5 +39,32 @@ class NullSessionFactory:
     # ``Any`` is the one argument that fits ``SessionFactory[S]`` for every ``S``: with ``Never``,
     # type checkers would call everything after ``with factory.begin():`` unreachable.
     def begin(self) -> AbstractContextManager[Any]:
+        """Raise ``NotConfiguredError``."""
+        raise NotConfiguredError(self.reason)
+
+
+class AsyncNullSessionFactory:
+    """Async twin of ``NullSessionFactory``: it raises before anything is awaited.
+
+    Args:
+        reason: the message of the error, a sentence for the person who has to mend it.
+    """
+
+    __slots__ = ("reason",)
+
+    reason: str
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def __repr__(self) -> str:
+        return f"AsyncNullSessionFactory({self.reason!r})"
+
+    def __call__(self) -> Never:
+        """Raise ``NotConfiguredError``."""
+        raise NotConfiguredError(self.reason)
+
+    # ``Any``: as in the sync twin.
+    def begin(self) -> AbstractAsyncContextManager[Any]:
         """Raise ``NotConfiguredError``."""
         raise NotConfiguredError(self.reason)

@@ -13,6 +13,7 @@ from typing_extensions import TypeVar
 from sessionfactory.engine.managed import ManagedEngine
 from sessionfactory.errors import Fault, SettingsError
 from sessionfactory.settings import DatabaseSettings
+from sessionfactory.shared import guarded
 from sessionfactory.unseen import unseen
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ class SqlAlchemySessionFactory(Generic[S]):
         Raises:
             ClosedError: the factory is closed.
         """
+        self._managed.ledger.refuse_if_closed()
         open_session = self._open
         if open_session is None:
             open_session = self._open = self._opener(self._managed.reading)
@@ -139,6 +141,7 @@ class SqlAlchemySessionFactory(Generic[S]):
         Raises:
             ClosedError: the factory is closed.
         """
+        self._managed.ledger.refuse_if_closed()
         open_session = self._open_to_write
         if open_session is None:
             open_session = self._open_to_write = self._opener(self._managed.engine)
@@ -214,7 +217,7 @@ class SqlAlchemySessionFactory(Generic[S]):
     def _opener(self, bind: Engine) -> Callable[[], S]:
         session = self.settings.session
         return partial(
-            self.session_class,
+            guarded(self.session_class, session.owner),
             bind,
             autoflush=session.autoflush,
             expire_on_commit=session.expire_on_commit,

@@ -12,8 +12,6 @@ from sessionfactory.kinds import make_factory
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
 
-    from sqlalchemy import Engine
-
     from sessionfactory.configuration import Configuration
     from sessionfactory.settings import DatabaseSettings
 
@@ -89,11 +87,11 @@ class Catalogue(Generic[F]):
             raise NotConfiguredError(f"The factory registered as {name!r} has no reader")
         return reader
 
-    def engine(self, name: str) -> Engine:
-        """Return the engine of a database."""
+    def engine(self, name: str) -> object:
+        """Return the engine of a database: of its factory's half."""
         if self.is_missing(name):
             raise NotConfiguredError(self.missing(name))
-        engine = cast("Engine | None", getattr(self.get(name), "engine", None))
+        engine: object = getattr(self.get(name), "engine", None)
         if engine is None:
             raise NotConfiguredError(f"The factory given as {name!r} has no engine")
         return engine

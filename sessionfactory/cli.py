@@ -6,6 +6,7 @@ command line cannot be used.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
@@ -26,9 +27,13 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
+from sessionfactory.async_registry import AsyncSessionFactoryRegistry
 from sessionfactory.configuration import Configuration, Masked
+from sessionfactory.engine.budget import server_limit, shortage
+from sessionfactory.engine.drivers import is_asynchronous
 from sessionfactory.engine.managed import ManagedEngine
-from sessionfactory.errors import Fault, NotConfiguredError, SettingsError
+from sessionfactory.engine.tls import risk_of
+from sessionfactory.errors import Fault, NotConfiguredError, SettingsError, SettingsWarning
 from sessionfactory.kinds import load_kind
 from sessionfactory.registry import SessionFactoryRegistry
 from sessionfactory.sources import read_environ, read_toml
@@ -68,12 +73,13 @@ def check(
 ) -> None:
     """Check the configuration and print what it means; no database is asked without --ping."""
     configuration = _configuration(toml, as_json=as_json)
-    health = _ping(configuration, timeout) if ping else {}
+    health, limits = _ping(configuration, timeout) if ping else ({}, {})
     if as_json:
         _print_json(
             {
                 name: {
                     "settings": _shown(configuration, name, settings),
+                    "warnings": _warnings(settings, limits.get(name)),
                     **_health(health.get(name)),
                 }
                 for name, settings in configuration.databases.items()
@@ -84,6 +90,8 @@ def check(
             shown = _shown(configuration, name, settings)
             rows = [(path, _text(value)) for path, value in shown.items()]
             _print_table(name, ("setting", "value"), rows)
+            for warning in _warnings(settings, limits.get(name)):
+                sys.stdout.write(f"warning: {warning}\n")
             if name in health:
                 sys.stdout.write(f"ping: {_sentence(health[name])}\n\n")
     if not all(answer.ok for answer in health.values()):
@@ -141,7 +149,7 @@ def _check_engines(configuration: Configuration) -> None:
         kind = configuration.factories.get(name)
         try:
             if kind is None:
-                ManagedEngine(settings, name)
+                ManagedEngine(settings, name, is_async=is_asynchronous(settings.url))
             else:
                 load_kind(kind)
         except SettingsError as error:
@@ -167,9 +175,47 @@ def _fail(error: SettingsError | NotConfiguredError, *, as_json: bool) -> NoRetu
     raise typer.Exit(UNUSABLE)
 
 
-def _ping(configuration: Configuration, timeout: float) -> dict[str, Health]:
-    with SessionFactoryRegistry._of(configuration) as registry:  # noqa: SLF001
-        return registry.ping(names=configuration.databases, timeout=timeout)
+def _warnings(settings: DatabaseSettings, limit: int | None) -> list[str]:
+    return [risk for risk in (risk_of(settings), shortage(settings, limit)) if risk is not None]
+
+
+def _ping(
+    configuration: Configuration, timeout: float
+) -> tuple[dict[str, Health], dict[str, int | None]]:
+    """Ping all databases, and ask those that are well how many connections they take."""
+    databases = configuration.databases
+    waiting = [name for name, each in databases.items() if is_asynchronous(each.url)]
+    others = [name for name in databases if name not in waiting]
+    limits: dict[str, int | None] = {}
+    with warnings.catch_warnings(action="ignore", category=SettingsWarning):  # ``check`` tells
+        with SessionFactoryRegistry._of(configuration) as registry:  # noqa: SLF001
+            answers = registry.ping(names=others, timeout=timeout)
+            for name in (name for name in others if _has_limit(configuration, name, answers)):
+                with registry.engine(name).connect() as connection:
+                    limits[name] = server_limit(connection)
+        if waiting:
+            asyncio.run(_ping_async(configuration, waiting, timeout, answers, limits))
+    return {name: answers[name] for name in databases}, limits
+
+
+async def _ping_async(
+    configuration: Configuration,
+    names: list[str],
+    timeout: float,
+    answers: dict[str, Health],
+    limits: dict[str, int | None],
+) -> None:
+    async with AsyncSessionFactoryRegistry._of(configuration) as registry:  # noqa: SLF001
+        answers |= await registry.ping(names=names, timeout=timeout)
+        for name in (name for name in names if _has_limit(configuration, name, answers)):
+            async with registry.engine(name).connect() as connection:
+                limits[name] = await connection.run_sync(server_limit)
+
+
+def _has_limit(configuration: Configuration, name: str, answers: Mapping[str, Health]) -> bool:
+    is_ours = name not in configuration.factories
+    is_server = configuration.databases[name].url.get_backend_name() != "sqlite"
+    return is_ours and is_server and answers[name].ok
 
 
 def _shown(

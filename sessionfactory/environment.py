@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import re
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from sessionfactory.configuration import DEFAULT, NAME, NO_TEXT, Place, Source, variable_for
-from sessionfactory.errors import Fault
+from sessionfactory.errors import Fault, SettingsError, SettingsWarning
+from sessionfactory.rotating import RotatingSecret
 from sessionfactory.settings import DatabaseSettings
 from sessionfactory.validation import as_table, leaves, near
 
@@ -25,10 +27,6 @@ _MOST_BYTES: Final = 65_536
 _SUFFIXES: Final = {
     path.upper().replace(".", "_"): path for path in leaves(DatabaseSettings) if path not in NO_TEXT
 }
-
-
-class SettingsWarning(UserWarning):
-    """Something in the configuration looks like a setting, and is none."""
 
 
 def read_variables(environ: Mapping[str, str], names: frozenset[str] | None) -> Source:
@@ -96,8 +94,22 @@ def _read_secret_file(source: Source, name: str, path: str, variable: str, file:
         origin = f"{variable}={file}" if _names_a_place(file) else variable
         source.faults.append(Fault(f"{name}.{path}", problem, origin))
         return
-    value = re.sub(r"\r?\n\Z", "", text)
+    value: object = _without_newline(text)
+    if path == "password":  # mounted secrets are replaced while the program runs
+        value = RotatingSecret(partial(_read_again, Path(file)), cached_for=0.0)
     source.put(name, tuple(path.split(".")), value, f"{variable}={file}")
+
+
+def _without_newline(text: str) -> str:
+    return re.sub(r"\r?\n\Z", "", text)
+
+
+def _read_again(file: Path) -> str:
+    try:
+        return _without_newline(file.read_bytes().decode())
+    except (OSError, ValueError) as error:
+        problem = unreadable(error)
+    raise SettingsError([Fault("password", problem, str(file))])
 
 
 def _names_a_place(file: str) -> bool:

@@ -4,7 +4,11 @@ SessionFactoryError
 ├── SettingsError (also ValueError)          configuration that cannot be used; lists every fault
 ├── NotConfiguredError (also RuntimeError)   a database that nobody configured was used
 ├── ClosedError (also RuntimeError)          a factory or registry was used after ``close()``
+├── SharedSessionError                       two threads or tasks used one session at a time
 ├── ReadOnlyError                            a read-only transaction tried to write
+├── CommitUncertainError                     a COMMIT was sent, and nobody knows whether it happened
+├── EventLoopError (also RuntimeError)       an async factory was used in two event loops at once
+├── ForkedConnectionError                    a forked process used what its parent has open
 ├── PoolExhaustedError (also sqlalchemy.exc.TimeoutError)
 │                                            no connection came free in time; lists who holds them
 └── of sessionfactory.testing
@@ -23,10 +27,13 @@ import SQLAlchemy. SQLAlchemy's own errors pass through untouched. No message co
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+CommitOutcome: TypeAlias = Literal["committed", "rolled back", "uncertain"]
+_OUTCOME: Final = "__commit_outcome__"
 
 
 class SessionFactoryError(Exception):
@@ -65,6 +72,10 @@ class SettingsError(SessionFactoryError, ValueError):
         return "\n  - ".join(lines)
 
 
+class SettingsWarning(UserWarning):
+    """Something in a configuration can be used, but is probably not what was meant."""
+
+
 class NotConfiguredError(SessionFactoryError, RuntimeError):
     """A database was used that is not configured; the message names the setting to add."""
 
@@ -73,5 +84,55 @@ class ClosedError(SessionFactoryError, RuntimeError):
     """A factory, or the registry that owns it, was used after it had been closed."""
 
 
+class SharedSessionError(SessionFactoryError):
+    """A thread or task used a session that another was inside of, or that another owns.
+
+    The session is as it was: the call was refused before it did anything.
+    """
+
+
 class ReadOnlyError(SessionFactoryError):
     """The database refused a write, because the transaction is read-only."""
+
+
+class CommitUncertainError(SessionFactoryError):
+    """A COMMIT was sent and its answer did not come: it may have happened, or not."""
+
+
+class EventLoopError(SessionFactoryError, RuntimeError):
+    """An async factory was used in an event loop while another one, which it belongs to, runs."""
+
+
+class ForkedConnectionError(SessionFactoryError):
+    """A process used a connection that the process from which it was forked has in use."""
+
+
+def note_outcome(error: BaseException, outcome: CommitOutcome, note: str) -> None:
+    """Have an error say what became of the COMMIT that was under way when it was raised."""
+    vars(error)[_OUTCOME] = outcome
+    error.add_note(note)
+
+
+def commit_outcome(error: BaseException) -> CommitOutcome | None:
+    """Say what became of the COMMIT that was under way when a task was cancelled.
+
+    A COMMIT that was sent is finished before the cancellation is delivered; the error that carries
+    the cancellation (``CancelledError``, or the ``TimeoutError`` of ``asyncio.timeout``) knows how.
+    Scopes of anyio and a ``TaskGroup`` swallow the ``CancelledError``: catch it inside of them.
+
+    Args:
+        error: what the caller of ``begin()`` or ``commit()`` caught.
+
+    Returns:
+        ``"committed"``, ``"rolled back"`` or ``"uncertain"``; ``None`` if no COMMIT was under way,
+        so that nothing of the transaction was saved.
+    """
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        outcome = vars(link).get(_OUTCOME)
+        if outcome is not None:
+            return cast("CommitOutcome", outcome)
+        link = link.__cause__ or link.__context__
+    return None

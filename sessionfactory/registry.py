@@ -184,7 +184,7 @@ class SessionFactoryRegistry(Generic[S]):
             ClosedError: the registry is closed.
             NotConfiguredError: the database is not configured, or its factory has no engine.
         """
-        return self._catalogue.engine(name)
+        return cast("Engine", self._catalogue.engine(name))
 
     def ping(
         self, *, names: Iterable[str] | None = None, timeout: float = 2.0

@@ -7,7 +7,7 @@ between its fields included, is reported in one ``SettingsError``. Text is taken
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping  # noqa: TC003 - attrs resolves the annotations
+from collections.abc import Awaitable, Callable, Iterable, Mapping  # noqa: TC003 - attrs resolves the annotations
 from typing import Final, Literal, cast
 
 import attrs
@@ -53,6 +53,10 @@ class PoolSettings:
         kind: ``"fair"`` (first come, first served), ``"queue"`` (SQLAlchemy's ``QueuePool``) or
             ``"none"`` (a connection per checkout).
         hold_warning: seconds after which a connection that is still out is logged.
+        processes: how many processes have such a pool; ``sessionfactory check`` warns if all of
+            them together may want more connections than the server gives.
+        server_connections: how many connections the server, or a pooler before it, has for them;
+            by default what the server says.
     """
 
     size: int = attrs.field(default=5, metadata=at_least(1, instead=_NO_UNLIMITED))
@@ -65,6 +69,8 @@ class PoolSettings:
     reset: Literal["rollback", "state"] = "rollback"
     kind: Literal["fair", "queue", "none"] = "fair"
     hold_warning: float | None = attrs.field(default=None, metadata=more_than(0))
+    processes: int = attrs.field(default=1, metadata=at_least(1))
+    server_connections: int | None = attrs.field(default=None, metadata=at_least(1))
 
     def __attrs_post_init__(self) -> None:
         settle(self)
@@ -135,7 +141,9 @@ def _url(given: str | URL) -> URL:
     return cast("URL", given)
 
 
-def _password(given: str | Secret | None) -> Secret | None:
+def _password(
+    given: str | Secret | Callable[[], str] | Callable[[], Awaitable[str]] | None,
+) -> Secret | None:
     return cast("Secret | None", given)
 
 
@@ -155,7 +163,8 @@ class DatabaseSettings:
     Args:
         url: where the database is, as text or ``sqlalchemy.URL``; ``postgres://`` means
             ``postgresql://``. Secrets in it are moved to ``password``, so that nothing shows them.
-        password: the password; with one in the URL too, both must be the same.
+        password: the password; with one in the URL too, both must be the same. A function is asked
+            for it when a connection is opened (``RotatingSecret``).
         connect_timeout: seconds to open a connection.
         statement_timeout: seconds that a statement may run (PostgreSQL, MariaDB).
         lock_timeout: seconds that a statement may wait for a lock (PostgreSQL, MySQL, MariaDB).

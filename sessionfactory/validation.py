@@ -14,6 +14,7 @@ from sqlalchemy import URL
 
 from sessionfactory.errors import Fault, SettingsError
 from sessionfactory.masking import Secret, parse_url
+from sessionfactory.rotating import RotatingSecret
 
 T = TypeVar("T")
 Table: TypeAlias = Mapping[object, object]
@@ -223,6 +224,8 @@ def _to_secret(given: object, _type: object) -> Secret:
         return given
     if isinstance(given, str):
         return Secret(given)
+    if callable(given):
+        return RotatingSecret(cast("Callable[[], str]", given))
     raise ValueError(f"expected text, got {_kind(given)}")
 
 

@@ -17,6 +17,7 @@ for _module in (
     "asyncpg",
     "psycopg",
     "sessionfactory.testing._databases",
+    "sessionfactory.testing._databases_async",
     "sqlalchemy.dialects.postgresql",
 ):
     import_module(_module)

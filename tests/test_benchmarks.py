@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks import import_time, isolation, open_close, sqlite_concurrency
+from benchmarks import import_time, isolation, open_close, pytest_plugin, sqlite_concurrency
 from benchmarks.__main__ import BENCHMARKS, Benchmark, main
 from benchmarks.figures import (
     Count,
     Group,
+    Growth,
     Question,
     Row,
     Spread,
@@ -175,6 +176,23 @@ class TestFigures:
         assert [found.met for found in group.rows] == [None, True, None, None]
         assert group.rounds == 2
 
+    @pytest.mark.parametrize(
+        ("ours", "low", "high", "verdict"),
+        [
+            ([3.0, 6.0], 1.25, 1.75, "met"),
+            ([5.0, 8.0], 3.25, 3.75, "missed"),
+            ([1.0, 5.0], -0.5, 0.5, "met; not distinguishable"),
+            ([2.0, 10.0], 1.5, 4.5, "met; the spread reaches across the target"),
+        ],
+    )
+    def test_growth(self, ours: list[float], low: float, high: float, verdict: str) -> None:
+        """What is to be small is subtracted round by round, in the unit of its target."""
+        question = Question(title="cost", unit=Unit("ms", 1e3), growth={"ours": Target("<=", 3)})
+        samples = {"plain": [2e-3, 4e-3], "ours": [sample * 1e-3 for sample in ours]}
+        (growth,) = compare(question, samples).growths
+        assert (growth.beyond.low, growth.beyond.high) == pytest.approx((low, high))
+        assert growth.verdict == verdict
+
 
 class TestReport:
     def test_render(self) -> None:
@@ -190,6 +208,16 @@ class TestReport:
         compared = "0.950 | 0.900 to 0.960 | <= 0.97 | met; not distinguishable"
         assert f"| a | {absolute} | {compared} |" in lines
         assert "| lost | 1,200 | 5,400 | <= 0 | missed |" in lines
+
+    def test_render_growth(self) -> None:
+        """What a candidate takes beyond the first one has a grid of its own, and counts."""
+        target = Target("<=", 10)
+        growth = Growth(name="a", beyond=Spread(-12, -3, 1), target=target)
+        grown = Group(title="cost", unit=Unit("ms"), rounds=3, rows=(), growths=(growth,))
+        found = Table(name="grown", title="grown", notes=(), groups=(grown,))
+        lines = [" ".join(line.split()) for line in render(found).splitlines()]
+        assert "| a | -3.00 | -12.0 to 1.00 | <= 10 | met; not distinguishable |" in lines
+        assert summary([found]) == "Targets: 1 met, 0 missed."
 
     def test_aligned(self) -> None:
         """The lines of a table are equally long, so that it can be read as text."""
@@ -293,6 +321,19 @@ class TestTables:
         assert [line.target for line in alone.rows[1:]] == [Target("<=", 0.10)] * 2
         assert [line.name for line in whole.rows] == ["nothing", *names]
 
+    def test_pytest_plugin(self) -> None:
+        """An empty run is compared with one that has the plugin, where bytecode is and is not."""
+        found = pytest_plugin.measure(pytest_plugin.Plan(rounds=1, passes=1))
+        assert [group.title for group in found.groups] == [
+            "bytecode in place: processor time",
+            "bytecode in place: wall time",
+            "no bytecode: processor time",
+            "no bytecode: wall time",
+        ]
+        for group in found.groups:
+            assert [line.name for line in group.rows] == ["pytest", "pytest with the plugin"]
+            assert [growth.target for growth in group.growths] == [Target("<=", 10)]
+
 
 class TestCommand:
     @pytest.fixture
@@ -311,6 +352,7 @@ class TestCommand:
             "sqlite_concurrency",
             "isolation",
             "import_time",
+            "pytest_plugin",
         ]
 
     def test_all(

@@ -18,15 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import create_engine
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from sessionfactory import (
+    AsyncSqlAlchemySessionFactory,
     DatabaseSettings,
     SessionFactoryRegistry,
     SettingsError,
     SqlAlchemySessionFactory,
 )
-from sessionfactory.engine.credentials import hand_over
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -69,20 +68,15 @@ def _error_of(use: Callable[[], object]) -> BaseException:
 
 
 def _use(driver: str, settings: DatabaseSettings) -> None:
-    """Connect, with a factory, or with the engine of the async half."""
+    """Connect, with a factory of the driver's half."""
     if driver in SYNC_DRIVERS:
         with SqlAlchemySessionFactory(settings) as sessions, sessions.begin() as session:
             session.connection()
         return
 
     async def use() -> None:
-        engine = create_async_engine(settings.url)
-        hand_over(engine.sync_engine, settings)
-        try:
-            async with engine.connect():
-                pass
-        finally:
-            await engine.dispose()
+        async with AsyncSqlAlchemySessionFactory(settings) as sessions, sessions.begin() as session:
+            await session.connection()
 
     asyncio.run(use())
 

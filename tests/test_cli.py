@@ -215,7 +215,6 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
     ("url", "sentence"),
     [
         ("nosuch://host/app", "there is no driver 'nosuch'"),
-        ("postgresql+asyncpg://host/app", "asynchronous driver"),
         ("sqlite://file.db", "write sqlite:///file.db"),
         ("app.db", "expected a database URL"),
     ],

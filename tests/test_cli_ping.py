@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
+    from sessionfactory.testing import PostgresServer
+
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
@@ -89,3 +91,18 @@ def test_another_kind_of_factory_needs_no_engine(tmp_path: Path) -> None:
     toml.write_text('[databases.default]\nurl = "nosuch://host/app"\nfactory = "builtins:dict"\n')
 
     assert run("check", "--toml", str(toml)).status == 0
+
+
+def test_asynchronous_driver(postgres_server: PostgresServer) -> None:
+    """A URL of the async half is checked, and pinged by its own driver."""
+    result = run("check", "--ping", DATABASE_URL=postgres_server.async_url)
+    assert result.status == 0
+    assert "ping: ok" in result.out
+
+
+def test_plaintext_to_far_away() -> None:
+    """Where traffic may travel in the clear, a line says so; a machine reads it, too."""
+    result = run("check", DATABASE_URL="postgresql://app@db.example.org/shop")
+    assert "warning: the connection to db.example.org may not be encrypted" in result.out
+    as_json = run("check", "--json", DATABASE_URL="postgresql://app@db.example.org/shop")
+    assert "may not be encrypted" in json.loads(as_json.out)["default"]["warnings"][0]

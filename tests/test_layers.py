@@ -20,11 +20,12 @@ ROOT: Final = PACKAGE.name
 # From the ground up; a module without a name here belongs on no floor, and fails.
 FLOORS: Final = (
     ("errors", "_lazy"),
-    ("interfaces", "status", "_null", "masking", "unseen", "validation", "settings"),
+    ("interfaces", "status", "_null", "masking", "rotating", "unseen", "validation", "settings"),
     ("configuration", "environment", "sources", "engine", "engine.*"),
-    ("_sync",),
-    ("kinds", "catalogue", "registry"),
-    ("cli", "__main__", "testing", "testing.*", "pytest_plugin"),
+    ("shared", "lasting"),
+    ("_sync", "_async"),
+    ("kinds", "catalogue", "registry", "async_registry"),
+    ("cli", "__main__", "testing", "testing.*", "pytest_plugin", "_pytest_requests"),
     ("",),  # the package itself, which re-exports; nobody inside imports from it
 )
 # What every pytest run of every user may load must stay light, and what a service depends on, too.

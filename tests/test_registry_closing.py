@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import sys
-import threading
 import time
-from contextlib import contextmanager
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from attrs import Factory, define
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from sessionfactory import (
+    AsyncSessionFactoryRegistry,
+    AsyncSqlAlchemySessionFactory,
     ClosedError,
     DatabaseSettings,
-    SessionFactoryRegistry,
-    SqlAlchemySessionFactory,
 )
+from tests.contract.halves import in_both_halves, registry_of
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable
     from pathlib import Path
 
-    from sessionfactory import Holder, SessionFactory
+    from sessionfactory import Holder
+    from tests.contract.halves import Half
 
-WAIT = 30.0
+Registry = AsyncSessionFactoryRegistry
 
 
 @define
@@ -57,6 +58,9 @@ class Logged:
     log: Log
     name: str
 
+    async def aclose(self, *, timeout: float) -> tuple[Holder, ...]:
+        return self.close(timeout=timeout)
+
     def close(self, *, timeout: float) -> tuple[Holder, ...]:
         self.log.closed.append((self.name, timeout))
         began = time.monotonic()
@@ -77,66 +81,47 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Log:
     return log
 
 
-def built(*names: str, kind: str = "make") -> SessionFactoryRegistry:
+def built(half: Half, *names: str, kind: str = "make") -> Registry:
     """Return a registry that has built factories of these names, in this order."""
     table = {"url": "sqlite://", "factory": f"kinds_of_a_user:{kind}"}
-    registry = SessionFactoryRegistry.from_mapping(dict.fromkeys(sorted(names), table))
+    from_mapping: Callable[..., Registry] = Registry.from_mapping
+    registry = half.make(from_mapping, dict.fromkeys(sorted(names), table))
     for name in names:
         registry.get(name)
     return registry
 
 
-@contextmanager
-def connections_out(*factories: SessionFactory) -> Generator[None]:
-    """Have another thread hold a connection of each factory, as long as the block runs."""
-    taken, leave = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        sessions = [factory() for factory in factories]
-        for session in sessions:
-            session.execute(text("SELECT 1"))
-        taken.set()
-        leave.wait(WAIT)
-        for session in sessions:
-            session.close()
-
-    thread = threading.Thread(target=hold, name="holder")
-    thread.start()
-    try:
-        assert taken.wait(WAIT)
-        yield
-    finally:
-        leave.set()
-        thread.join(WAIT)
-
-
-def test_the_newest_is_closed_first(log: Log) -> None:
+@in_both_halves
+async def test_the_newest_is_closed_first(half: Half, log: Log) -> None:
     """What was built last may lean on what was built before, so it goes first."""
-    registry = built("b", "c", "a")
+    registry = built(half, "b", "c", "a")
 
-    registry.close()
+    await registry.aclose()
 
     assert log.names == ["a", "c", "b"]
 
 
-def test_what_was_never_asked_for_is_not_closed(log: Log) -> None:
+@in_both_halves
+async def test_what_was_never_asked_for_is_not_closed(half: Half, log: Log) -> None:
     """Closing builds nothing, not even to close it."""
     table = {"url": "sqlite://", "factory": "kinds_of_a_user:make"}
-    registry = SessionFactoryRegistry.from_mapping({"used": table, "unused": table})
+    from_mapping: Callable[..., Registry] = Registry.from_mapping
+    registry = half.make(from_mapping, {"used": table, "unused": table})
     registry.get("used")
 
-    registry.close()
+    await registry.aclose()
 
     assert log.names == ["used"]
 
 
-def test_all_are_closed_even_when_one_fails(log: Log) -> None:
+@in_both_halves
+async def test_all_are_closed_even_when_one_fails(half: Half, log: Log) -> None:
     """The failure is told when everything is closed, with the name of its database."""
-    registry = built("a", "b", "c")
+    registry = built(half, "a", "b", "c")
     log.failing = {"b": LookupError("no more b")}
 
     with pytest.raises(ExceptionGroup) as caught:
-        registry.close()
+        await registry.aclose()
 
     assert log.names == ["c", "b", "a"]
     (error,) = caught.value.exceptions
@@ -144,90 +129,99 @@ def test_all_are_closed_even_when_one_fails(log: Log) -> None:
     assert error.__notes__ == ["while closing the database 'b'"]
 
 
-def test_every_failure_is_told(log: Log) -> None:
+@in_both_halves
+async def test_every_failure_is_told(half: Half, log: Log) -> None:
     """When several fail, no failure hides another."""
-    registry = built("a", "b")
+    registry = built(half, "a", "b")
     log.failing = {"a": LookupError("no more a"), "b": OSError("no more b")}
 
     with pytest.raises(ExceptionGroup, match="databases that could not be closed") as caught:
-        registry.close()
+        await registry.aclose()
 
     assert [*caught.value.exceptions] == [log.failing["b"], log.failing["a"]]
 
 
-def test_a_registry_that_failed_to_close_is_closed(log: Log) -> None:
+@in_both_halves
+async def test_a_registry_that_failed_to_close_is_closed(half: Half, log: Log) -> None:
     """After a failure nothing is closed a second time, and nothing is given any more."""
-    registry = built("a")
+    registry = built(half, "a")
     log.failing = {"a": LookupError("no more a")}
     with pytest.raises(ExceptionGroup):
-        registry.close()
+        await registry.aclose()
 
-    assert registry.close() == {}
+    assert await registry.aclose() == {}
     assert log.names == ["a"]
     with pytest.raises(ClosedError):
         registry.get("a")
 
 
-def test_closing_twice_is_closing_once(log: Log) -> None:
+@in_both_halves
+async def test_closing_twice_is_closing_once(half: Half, log: Log) -> None:
     """`close` may stand in a `finally` beside a `with`."""
-    registry = built("a")
+    registry = built(half, "a")
 
-    with registry:
-        registry.close()
+    async with registry:
+        await registry.aclose()
 
     assert log.names == ["a"]
 
 
-def test_one_deadline_holds_for_all(log: Log) -> None:
+@in_both_halves
+async def test_one_deadline_holds_for_all(half: Half, log: Log) -> None:
     """Each factory gets what the ones before it have left of the time."""
-    registry = built("a", "b", "c")
+    registry = built(half, "a", "b", "c")
 
-    registry.close(timeout=5.0)
+    await registry.aclose(timeout=5.0)
 
     given = [timeout for _, timeout in log.closed]
     assert 5.0 >= given[0] > given[1] > given[2] > 0
 
 
-def test_a_deadline_that_is_over_is_zero(log: Log) -> None:
+@in_both_halves
+async def test_a_deadline_that_is_over_is_zero(half: Half, log: Log) -> None:
     """A factory is never given a negative time."""
-    registry = built("a", "b")
+    registry = built(half, "a", "b")
 
-    registry.close(timeout=0)
+    await registry.aclose(timeout=0)
 
     assert log.closed == [("b", 0.0), ("a", 0.0)]
 
 
-def test_a_kind_without_close_is_left_alone(log: Log) -> None:
+@in_both_halves
+async def test_a_kind_without_close_is_left_alone(half: Half, log: Log) -> None:
     """What cannot be closed does not keep the others from it."""
-    assert built("a", kind="make_without_end").close() == {}
+    assert await built(half, "a", kind="make_without_end").aclose() == {}
 
 
-def test_the_block_closes_what_was_built_in_it(tmp_path: Path) -> None:
+@in_both_halves
+async def test_the_block_closes_what_was_built_in_it(half: Half, tmp_path: Path) -> None:
     """The registry is a context manager, and its factories say that they are closed."""
-    with SessionFactoryRegistry(
-        {"default": DatabaseSettings(f"sqlite:///{tmp_path}/a.db")}
-    ) as registry:
+    settings = DatabaseSettings(f"sqlite:///{tmp_path}/a.db")
+    async with registry_of(half, {"default": settings}) as registry:
         factory = registry.get()
-        with factory.begin() as session:
-            session.execute(text("SELECT 1"))
+        async with factory.begin() as session:
+            await session.execute(text("SELECT 1"))
 
     for use in (factory, factory.begin):
         with pytest.raises(ClosedError, match="The session factory 'default' is closed"):
             use()
 
 
-def test_the_block_s_own_error_passes_through(log: Log) -> None:
+@in_both_halves
+async def test_the_block_s_own_error_passes_through(half: Half, log: Log) -> None:
     """An error in the block is neither swallowed nor replaced, and everything is closed."""
-    with pytest.raises(KeyError, match="the program's own"), built("a"):
-        raise KeyError("the program's own")
+    with pytest.raises(KeyError, match="the program's own"):
+        async with built(half, "a"):
+            raise KeyError("the program's own")
 
     assert log.names == ["a"]
 
 
-def test_a_closed_registry_takes_no_new_life(log: Log) -> None:
+@in_both_halves
+async def test_a_closed_registry_takes_no_new_life(half: Half, log: Log) -> None:
     """A thread that comes late gets `ClosedError`, and builds nothing."""
-    registry = built("a")
-    registry.close()
+    registry = built(half, "a")
+    await registry.aclose()
 
     with pytest.raises(ClosedError, match="The registry is closed"):
         registry.get("a")
@@ -235,68 +229,85 @@ def test_a_closed_registry_takes_no_new_life(log: Log) -> None:
     assert log.names == ["a"]
 
 
-def test_connections_that_come_back_in_time_are_not_cut() -> None:
+@in_both_halves
+async def test_connections_that_come_back_in_time_are_not_cut(half: Half) -> None:
     """A registry whose databases are idle has nobody to report."""
-    with SessionFactoryRegistry({"default": DatabaseSettings("sqlite://")}) as registry:
-        with registry.get().begin() as session:
-            session.execute(text("SELECT 1"))
+    async with registry_of(half, {"default": DatabaseSettings("sqlite://")}) as registry:
+        async with registry.get().begin() as session:
+            await session.execute(text("SELECT 1"))
 
-        assert registry.close() == {}
+        assert await registry.aclose() == {}
 
 
-def test_who_exceeds_the_deadline_is_cut_off(tmp_path: Path) -> None:
+@in_both_halves
+async def test_who_exceeds_the_deadline_is_cut_off(half: Half, tmp_path: Path) -> None:
     """Connections that stay out are cut in every database, and their holders reported by name."""
     names = ("default", "analytics", "idle")
-    registry = SessionFactoryRegistry(
-        {name: DatabaseSettings(f"sqlite:///{tmp_path}/{name}.db") for name in names}
+    registry = registry_of(
+        half, {name: DatabaseSettings(f"sqlite:///{tmp_path}/{name}.db") for name in names}
     )
     registry.get("idle")
+    factories = [registry.get(), registry.get("analytics")]
+    taken, leave = half.signal(), half.signal()
 
-    with connections_out(registry.get(), registry.get("analytics")):
-        cut = registry.close(timeout=0.05)
+    async def hold() -> None:
+        async with factories[0]() as one, factories[1]() as two:
+            await one.execute(text("SELECT 1"))
+            await two.execute(text("SELECT 1"))
+            taken.set()
+            await leave.wait()
+
+    async with half.elsewhere(hold) as holding:
+        await taken.wait()
+        cut = await registry.aclose(timeout=0.05)
+        leave.set()
 
     assert list(cut) == ["analytics", "default"]
     for holders in cut.values():
         (holder,) = holders
-        assert holder.owner == "thread holder"
+        assert holder.owner == holding
         assert "test_registry_closing.py" in holder.where
 
 
-def test_connections_of_the_closing_thread_are_cut_at_once(tmp_path: Path) -> None:
-    """Nobody could give them back while the thread waits, so that it does not wait."""
-    with SqlAlchemySessionFactory(
-        DatabaseSettings(f"sqlite:///{tmp_path}/elsewhere.db")
+@in_both_halves
+async def test_connections_of_the_closer_are_cut_at_once(half: Half, tmp_path: Path) -> None:
+    """Nobody could give them back while it waits, so that it does not wait."""
+    async with half.make(
+        AsyncSqlAlchemySessionFactory,
+        DatabaseSettings(f"sqlite:///{tmp_path}/elsewhere.db"),
+        session_class=AsyncSession,
     ) as elsewhere:
-        registry = SessionFactoryRegistry(
-            {"default": DatabaseSettings(f"sqlite:///{tmp_path}/a.db")}
-        )
+        settings = DatabaseSettings(f"sqlite:///{tmp_path}/a.db")
+        registry = registry_of(half, {"default": settings})
         registry.register("elsewhere", elsewhere)
-        with registry.get()() as ours, registry.get("elsewhere")() as theirs:
-            ours.execute(text("SELECT 1"))
-            theirs.execute(text("SELECT 1"))
+        async with registry.get()() as ours, registry.get("elsewhere")() as theirs:
+            await ours.execute(text("SELECT 1"))
+            await theirs.execute(text("SELECT 1"))
 
-            cut = registry.close(timeout=20)
+            cut = await registry.aclose(timeout=20)
 
             assert list(cut) == ["default"]
-            assert theirs.execute(text("SELECT 2")).scalar_one() == 2
+            assert await theirs.scalar(text("SELECT 2")) == 2
 
 
-def test_an_interrupt_hurries_the_others(url: str) -> None:
+@in_both_halves
+async def test_an_interrupt_hurries_the_others(half: Half, url: str) -> None:
     """Ctrl-C while one is closed closes the others at once, and is passed on."""
     other = url.replace("app.db", "other.db")
-    registry = SessionFactoryRegistry(
-        {"default": DatabaseSettings(url), "other": DatabaseSettings(other)}
+    registry = registry_of(
+        half, {"default": DatabaseSettings(url), "other": DatabaseSettings(other)}
     )
-    first, second = registry.get(), registry.get("other")
-    assert isinstance(first, SqlAlchemySessionFactory)
-    assert isinstance(second, SqlAlchemySessionFactory)
-    assert first.engine is not second.engine
+    first, second = (
+        cast("AsyncSqlAlchemySessionFactory", registry.get(name)) for name in registry.names
+    )
+    assert first.engine != second.engine
 
     def interrupt(timeout: float) -> tuple[Holder, ...]:
         raise KeyboardInterrupt
 
     real, second._managed.close = second._managed.close, interrupt  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
-        registry.close()
+        await registry.aclose()
     assert not first._managed.built
-    real(0)
+    second._managed.close = real  # type: ignore[method-assign]
+    assert await second.aclose() == ()

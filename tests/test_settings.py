@@ -46,6 +46,8 @@ def test_defaults_of_a_pool() -> None:
         reset="rollback",
         kind="fair",
         hold_warning=None,
+        processes=1,
+        server_connections=None,
     )
 
 
@@ -166,6 +168,7 @@ def test_a_database_value_of_the_wrong_type_is_a_fault(
         ("pool.ping_after", -1, "expected 0 or more, got -1"),
         ("pool.ping_timeout", 0, "expected more than 0, got 0"),
         ("pool.hold_warning", 0, "expected more than 0, got 0"),
+        ("pool.processes", 0, "expected 1 or more, got 0"),
         ("sqlite.busy_timeout", -0.001, "expected 0 or more, got -0.001"),
     ],
 )

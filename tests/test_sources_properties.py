@@ -33,7 +33,8 @@ SETTINGS = [
     *("url", "password", "connect_timeout", "statement_timeout", "lock_timeout", "tls", "echo"),
     *("idle_in_transaction_timeout", "pipeline", "replicas", "engine_options", "url_secrets"),
     *("pool", "session", "sqlite", "size", "max_overflow", "timeout", "recycle", "pre_ping"),
-    *("ping_after", "ping_timeout", "reset", "kind", "hold_warning", "autoflush", "owner", "begin"),
+    *("ping_after", "ping_timeout", "reset", "kind", "hold_warning", "processes", "autoflush"),
+    *("server_connections", "owner", "begin"),
     *("expire_on_commit", "journal", "synchronous", "busy_timeout", "foreign_keys"),
     *("pool.size", "url.", ".", "engine_options.x", "poolsize", "", "connect_args", "default"),
 ]

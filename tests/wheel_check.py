@@ -45,9 +45,10 @@ print(len(__all__), "names")
 """
 EVERY_MODULE: Final = """
 import importlib, pkgutil, sessionfactory
-optional = {"sessionfactory.cli", "sessionfactory.__main__", "sessionfactory.pytest_plugin"}
+optional = {f"sessionfactory.{name}" for name in (  # these want an extra
+    "cli", "__main__", "pytest_plugin", "_pytest_requests", "_async", "async_registry")}
 optional |= {f"sessionfactory.testing.{name}" for name in (  # these want greenlet
-    "_databases", "async_memory", "conformance_async", "recording_async", "rollback_async")}
+    "_databases_async", "async_memory", "conformance_async", "recording_async", "rollback_async")}
 names = [m.name for m in pkgutil.walk_packages(sessionfactory.__path__, "sessionfactory.")]
 for name in names:
     if name not in optional:

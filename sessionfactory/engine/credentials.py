@@ -3,33 +3,65 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
-from sessionfactory.engine import drivers
+from sessionfactory.engine import connections
 from sessionfactory.errors import Fault, SettingsError
-from sessionfactory.masking import with_secrets
+from sessionfactory.masking import Secret, with_secrets
+from sessionfactory.rotating import RotatingSecret
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy import URL, Dialect, Engine
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
+    from sessionfactory.engine.waiting import Waiting
     from sessionfactory.settings import DatabaseSettings
 
+_WRONG_LOGIN: Final = "28"  # a class of SQLSTATE
+_MYSQL_WRONG_LOGIN: Final = ((1045,), (1698,))
+_SPOKEN: Final = "authentication failed"
 
-def hand_over(engine: Engine, settings: DatabaseSettings) -> None:
+
+def hand_over(engine: Engine, settings: DatabaseSettings, waiting: Waiting) -> None:
     """Have an engine whose URL has no secrets connect with those of the settings."""
     if settings.password is None and not settings.url_secrets:
         return
 
+    rotating = settings.password if isinstance(settings.password, RotatingSecret) else None
     dialect, opened = engine.dialect, engine.dialect.connect
 
     def connect(*arguments: object, **keywords: object) -> DBAPIConnection:
-        outcome = _connect(dialect, engine.url, settings, partial(opened, *arguments, **keywords))
+        attempt = partial(opened, *arguments, **keywords)
+        if rotating is not None and not rotating.is_fresh:
+            waiting.refresh(rotating)
+        outcome = _connect(dialect, engine.url, settings, attempt)
+        if rotating is not None and _is_refused(outcome) and _changes(rotating, waiting):
+            outcome = _connect(dialect, engine.url, settings, attempt)
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
 
-    drivers.connect_through(dialect, connect)
+    connections.connect_through(dialect, connect)
+
+
+def refuse_coroutine(settings: DatabaseSettings, *, is_async: bool) -> None:
+    """Refuse a password that only the async half can ask for.
+
+    Raises:
+        SettingsError: its function is a coroutine function, and this is the sync half.
+    """
+    password = settings.password
+    if isinstance(password, RotatingSecret) and password.is_async and not is_async:
+        problem = "is a coroutine function, which only the async half can call; give a plain one"
+        raise SettingsError([Fault("password", problem)])
+
+
+def renewals(settings: DatabaseSettings) -> list[Callable[[], None]]:
+    """Return what to call in a forked child, that nobody may wait for a thread of its parent."""
+    password = settings.password
+    return [password.start_anew] if isinstance(password, RotatingSecret) else []
 
 
 def _connect(
@@ -59,6 +91,24 @@ def _connect(
         return error
 
 
+def _is_refused(outcome: object) -> bool:
+    """Say whether a database turned a password down."""
+    code = getattr(outcome, "sqlstate", None) or getattr(outcome, "pgcode", None) or ""
+    arguments: tuple[object, ...] = getattr(outcome, "args", ())
+    return isinstance(outcome, BaseException) and (
+        code.startswith(_WRONG_LOGIN)
+        or arguments[:1] in _MYSQL_WRONG_LOGIN
+        or _SPOKEN in str(outcome)  # libpq gives no code for a failed connect
+    )
+
+
+def _changes(secret: RotatingSecret, waiting: Waiting) -> bool:
+    """Ask for a secret once more, and say whether the answer is another."""
+    before = Secret(secret.reveal())
+    waiting.refresh(secret)
+    return Secret(secret.reveal()) != before
+
+
 def _drop_frames(error: BaseException) -> None:
     seen: set[int] = set()
     pending: list[BaseException | None] = [error]
@@ -68,7 +118,7 @@ def _drop_frames(error: BaseException) -> None:
             continue
         seen.add(id(link))
         link.__traceback__ = None
-        drivers.forget_connection(link)
+        connections.forget_connection(link)
         pending += [link.__cause__, link.__context__]
         if isinstance(link, BaseExceptionGroup):
             pending += cast("BaseExceptionGroup[BaseException]", link).exceptions

@@ -7,14 +7,14 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Final, Never
 
-from sessionfactory.engine import drivers
+from sessionfactory.engine import connections
 from sessionfactory.engine.ledger import current_task
 from sessionfactory.errors import ClosedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sessionfactory.engine.ledger import Hold, Ledger
+    from sessionfactory.engine.waiting import Waiting
+    from sessionfactory.errors import SessionFactoryError
     from sessionfactory.status import Holder
 
 _GRACE: Final = 0.25
@@ -29,8 +29,16 @@ class CutConnection:
     To roll it back or to close it is what the holder has to do, and succeeds; all else raises.
     """
 
+    error: type[SessionFactoryError] = ClosedError
+    """What it raises."""
+
     def __init__(self, message: str) -> None:
         self._message = message
+
+    @property
+    def refusal(self) -> SessionFactoryError:
+        """An error that says why there is no connection any more."""
+        return self.error(self._message)
 
     closed = True
     """As drivers' connections say it; psycopg's cursors ask."""
@@ -41,64 +49,63 @@ class CutConnection:
     def close(self) -> None:
         """Do nothing: it is closed."""
 
+    def terminate(self) -> None:
+        """Do nothing: it is closed."""
+
     def commit(self) -> Never:
-        """Raise ``ClosedError``: nothing was committed."""
-        raise ClosedError(self._message)
+        """Raise an error: nothing was committed."""
+        raise self.refusal
 
     def __getattr__(self, name: str) -> Never:
         if name.startswith("__"):
             raise AttributeError(name)
-        raise ClosedError(self._message)
+        raise self.refusal
 
 
-def drain(ledger: Ledger, deadline: float) -> tuple[Holder, ...]:
+def drain(ledger: Ledger, deadline: float, waiting: Waiting) -> tuple[Holder, ...]:
     """Wait until no connection is out; cut those that are late.
 
     Returns:
         the holders that were cut off.
     """
     # What this thread or task holds cannot come back while it waits here.
-    cut = _cut(ledger, tuple(hold for hold in ledger.holds if _is_ours(hold)), grace=0.0)
-    ledger.wait_until(deadline)
-    return cut + _cut(ledger, ledger.holds, grace=_GRACE)
+    cut = _cut(ledger, tuple(hold for hold in ledger.holds if _is_ours(hold)), 0.0, waiting)
+    waiting.until(lambda: not ledger.holds, ledger, deadline)
+    return cut + _cut(ledger, ledger.holds, _GRACE, waiting)
 
 
-def _cut(ledger: Ledger, holds: tuple[Hold, ...], grace: float) -> tuple[Holder, ...]:
+def _cut(
+    ledger: Ledger, holds: tuple[Hold, ...], grace: float, waiting: Waiting
+) -> tuple[Holder, ...]:
     holders = tuple(hold.holder for hold in holds)
     end = time.monotonic() + grace
     while time.monotonic() < end and ledger.still_out(holds):
         # Again and again: a statement that begins after a cancellation does not feel it.
         late = ledger.still_out(holds)
-        _side_by_side([partial(_cancel, hold) for hold in late], end - time.monotonic())
-        ledger.wait_until(time.monotonic() + _AGAIN, holds)
-    message = f"The session factory {ledger.name!r} was closed, and this connection with it"
+        waiting.side_by_side([partial(_cancel, hold) for hold in late], end - time.monotonic())
+        again = time.monotonic() + _AGAIN
+        waiting.until(lambda: not ledger.still_out(holds), ledger, again)
     late = ledger.still_out(holds)
-    for hold in late:
-        drivers.put_in_place(hold.proxy(), CutConnection(message))
-        ledger.strike(hold)
-    _side_by_side([partial(_close, hold) for hold in late], _GRACE)
+    message = f"The session factory {ledger.name!r} was closed, and this connection with it"
+    strike_out(ledger, message, late)
+    waiting.side_by_side([partial(_close, hold) for hold in late], _GRACE)
     return holders
 
 
+def strike_out(ledger: Ledger, message: str, holds: tuple[Hold, ...] | None = None) -> None:
+    """Take connections (by default all) from those who have them; what they do with them raises."""
+    for hold in ledger.holds if holds is None else holds:
+        connections.put_in_place(hold.proxy(), CutConnection(message))
+        ledger.strike(hold)
+
+
 def _cancel(hold: Hold) -> None:
-    drivers.cancel(hold.record.dbapi_connection, _GRACE)
+    connections.cancel(hold.record.dbapi_connection, _GRACE)
 
 
 def _close(hold: Hold) -> None:
     _cancel(hold)
     hold.record.invalidate()
-
-
-def _side_by_side(calls: list[Callable[[], None]], timeout: float) -> None:
-    """Make calls that a silent network may hold for ever; leave those that are late."""
-    threads = [
-        threading.Thread(target=call, name="sessionfactory-close", daemon=True) for call in calls
-    ]
-    for thread in threads:
-        thread.start()
-    deadline = time.monotonic() + timeout
-    for thread in threads:
-        thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def _is_ours(hold: Hold) -> bool:

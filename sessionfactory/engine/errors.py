@@ -22,6 +22,10 @@ class PoolExhaustedError(SessionFactoryError, SqlAlchemyTimeoutError):
         self.holders = holders
 
 
+class ConnectTimeoutError(SessionFactoryError, SqlAlchemyTimeoutError):
+    """No connection could be opened within ``pool.timeout``: the server or the network is down."""
+
+
 def unwrap(context: ExceptionContext) -> BaseException | None:
     """Raise an error of ours as it is, where SQLAlchemy would wrap it in a ``StatementError``."""
     error = context.original_exception

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from sqlalchemy.exc import DBAPIError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
     from sessionfactory.engine.ledger import Ledger
+    from sessionfactory.engine.waiting import Waiting
 
 # What a server says that answers, and turns us away: SQLSTATE classes of PostgreSQL (28 wrong
 # password, 3D no such database, 53 too many clients, 57 starting or stopping), numbers of MySQL.
@@ -28,13 +30,14 @@ _SPOKEN_REFUSALS = ("FATAL:", "authentication failed")  # libpq gives no code fo
 
 
 class Pinger:
-    """Pings one engine, in a thread of its own, so that a silent network cannot hold the caller.
+    """Pings one engine, apart from the caller, so that a silent network cannot hold him.
 
     One ping is under way at a time; callers that come meanwhile wait for the same answer.
     Thread-safe.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, waiting: Waiting) -> None:
+        self._waiting = waiting
         self._lock = threading.Lock()
         self._pending: Future[Health] | None = None
         self._connected = False
@@ -51,20 +54,15 @@ class Pinger:
                     return _saturated(ledger)
                 pending = Future[Health]()
                 self._connected = False
-                threading.Thread(
-                    target=self._run,
-                    args=(engine, pending),
-                    name="sessionfactory-ping",
-                    daemon=True,
-                ).start()
-                self._pending = pending  # once there is a thread that will answer
-        try:
-            return pending.result(timeout)
-        except TimeoutError:
-            if self._connected:
-                return Health("slow", None, f"connected, but no answer within {timeout:g} s")
-            # It may have filled up since the first look; then the ping waits for a connection, too.
-            return self._no_connection(ledger, timeout)
+                self._waiting.start(partial(self._run, engine, pending), "sessionfactory-ping")
+                self._pending = pending  # once there is somebody who will answer
+        answer = self._waiting.answer(pending, timeout)
+        if answer is not None:
+            return answer
+        if self._connected:
+            return Health("slow", None, f"connected, but no answer within {timeout:g} s")
+        # It may have filled up since the first look; then the ping waits for a connection, too.
+        return self._no_connection(ledger, timeout)
 
     @staticmethod
     def _no_connection(ledger: Ledger, timeout: float) -> Health:
@@ -83,6 +81,9 @@ class Pinger:
                 connection.close()
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
             answer.set_result(_diagnose(error))
+        except BaseException:  # its event loop ends
+            answer.cancel()
+            raise
         else:
             answer.set_result(Health("ok", time.monotonic() - began))
 

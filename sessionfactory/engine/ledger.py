@@ -8,34 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 import threading
 import time
 import weakref
-from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import attrs
-import sqlalchemy
 from sqlalchemy import event
 
+from sessionfactory.engine import places
 from sessionfactory.errors import ClosedError
 from sessionfactory.status import Holder, PoolStatus
 
 if TYPE_CHECKING:
-    from types import CodeType, FrameType
+    from collections.abc import Callable, Generator
+    from types import CodeType
 
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
-
-# Frames of these say nothing about who took a connection.
-_LIBRARIES: Final = (
-    str(Path(sqlalchemy.__file__).parent),
-    str(Path(__file__).parent.parent),
-    contextlib.__file__,
-    "<",  # generated code: SQLAlchemy's and attrs' wrappers
-)
 
 
 @attrs.define(eq=False)
@@ -57,13 +48,7 @@ class Hold:
         return Holder(self._where(), owner, time.monotonic() - self.since)
 
     def _where(self) -> str:
-        if self.code is None:
-            return "unknown"
-        # The line is looked up only when it is shown: noting the instruction costs nothing.
-        spans = self.code.co_lines()
-        line = next((line for start, end, line in spans if start <= self.instruction < end), None)
-        where = f"{self.code.co_filename}:{line or self.code.co_firstlineno}"
-        return f"{where} in {self.code.co_qualname}"
+        return "unknown" if self.code is None else places.describe(self.code, self.instruction)
 
 
 def current_task() -> asyncio.Task[object] | None:
@@ -72,18 +57,6 @@ def current_task() -> asyncio.Task[object] | None:
         return asyncio.current_task()
     except RuntimeError:  # no loop runs here
         return None
-
-
-@cache
-def _is_library(file: str) -> bool:
-    return file.startswith(_LIBRARIES)
-
-
-def _caller() -> FrameType | None:
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - what ``inspect`` wraps, 50 times faster
-    while frame is not None and _is_library(frame.f_code.co_filename):
-        frame = frame.f_back
-    return frame
 
 
 class Ledger:
@@ -102,10 +75,11 @@ class Ledger:
         self.limit = limit
         self.in_memory = in_memory
         self.closed = False
-        self._open: dict[int, None] = {}
+        self._open: dict[int, DBAPIConnection] = {}
         self._holds: dict[ConnectionPoolEntry, Hold] = {}
         self._waiting: dict[object, None] = {}
-        self._returned = threading.Condition(threading.RLock())
+        self._told: dict[object, Callable[[], object]] = {}
+        self._detached: WeakKeyDictionary[PoolProxiedConnection, Hold] = WeakKeyDictionary()
 
     def keep(self, pool: Pool) -> None:
         """Listen to a pool, and to every pool that replaces it."""
@@ -169,29 +143,62 @@ class Ledger:
         """Take a hold out of the books whose connection was closed over the holder's head."""
         self._holds.pop(hold.record, None)
 
-    def wait_until(self, deadline: float, holds: tuple[Hold, ...] | None = None) -> None:
-        """Wait until these connections (by default all) are back, or until the deadline."""
+    def leave_idle(self) -> tuple[DBAPIConnection, ...]:
+        """Take the connections that nobody has out of the books, and return them."""
+        held = {id(record.dbapi_connection) for record in self._holds.copy()}
+        left = {key: found for key, found in self._open.copy().items() if key not in held}
+        for key in left:
+            del self._open[key]
+        return tuple(left.values())
 
-        def back() -> bool:
-            return not (self._holds if holds is None else self.still_out(holds))
+    def start_anew(self) -> tuple[tuple[Hold, ...], tuple[DBAPIConnection, ...]]:
+        """Forget everything, in a forked child, where no other thread can be.
 
-        with self._returned:
-            self._returned.wait_for(back, max(0.0, deadline - time.monotonic()))
+        Returns:
+            the connections that were out, detached ones included, and all that were open.
+        """
+        detached = dict(self._detached)
+        opened = {
+            id(connection): connection
+            for connection in (
+                *self._open.values(),
+                *(proxy.dbapi_connection for proxy in detached),
+            )
+            if connection is not None
+        }
+        holds = (*self.holds, *detached.values())
+        for book in (self._open, self._holds, self._waiting, self._told, self._detached):
+            book.clear()
+        return holds, tuple(opened.values())
+
+    @contextlib.contextmanager
+    def telling(self, listener: Callable[[], object]) -> Generator[None]:
+        """Call ``listener`` at every return of a connection, once the factory is closed."""
+        key = object()
+        self._told[key] = listener
+        try:
+            yield
+        finally:
+            del self._told[key]
 
     def _note_connect(self, connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
-        self._open[id(connection)] = None
+        self._open[id(connection)] = connection
 
     def _note_close(self, connection: DBAPIConnection, _record: object = None) -> None:
         self._open.pop(id(connection), None)
 
     def _note_detach(self, connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
         self._note_close(connection)
+        hold = self._holds.get(record)
+        proxy = None if hold is None else hold.proxy()
+        if hold is not None and proxy is not None:
+            self._detached[proxy] = hold  # not ours to wait for, but a fork concerns it
         self._note_checkin(connection, record)
 
     def _note_checkout(
         self, _: DBAPIConnection, record: ConnectionPoolEntry, proxy: PoolProxiedConnection
     ) -> None:
-        frame = _caller()
+        frame = places.user_frame()
         self._holds[record] = Hold(
             record,
             weakref.ref(proxy),  # weak: a session that is dropped gives its connection back
@@ -209,5 +216,5 @@ class Ledger:
     ) -> None:
         self._holds.pop(record, None)
         if self.closed:
-            with self._returned:
-                self._returned.notify_all()
+            for listener in tuple(self._told.values()):
+                listener()

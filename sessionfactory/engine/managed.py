@@ -4,17 +4,39 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from sqlalchemy import create_engine, event
 from sqlalchemy.exc import ArgumentError
 
-from sessionfactory.engine import credentials, drivers, liveness, readonly, sqlite
-from sessionfactory.engine.drain import drain
+from sessionfactory.engine import (
+    connections,
+    credentials,
+    drivers,
+    endings,
+    failover,
+    forks,
+    limits,
+    liveness,
+    overdue,
+    readonly,
+    sqlite,
+    tls,
+)
+from sessionfactory.engine.drain import drain, strike_out
 from sessionfactory.engine.errors import unwrap
 from sessionfactory.engine.health import Pinger
 from sessionfactory.engine.ledger import Ledger
-from sessionfactory.engine.pools import LedgerNullPool, LedgerQueuePool
+from sessionfactory.engine.loops import LoopBound
+from sessionfactory.engine.pools import (
+    AsyncLedgerFairPool,
+    AsyncLedgerQueuePool,
+    LedgerFairPool,
+    LedgerNullPool,
+    LedgerPool,
+    LedgerQueuePool,
+)
+from sessionfactory.engine.waiting import Tasks, Threads
 from sessionfactory.errors import ClosedError, Fault, SettingsError
 from sessionfactory.status import Health, Holder, PoolStatus
 from sessionfactory.validation import as_table
@@ -23,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy import URL, Engine
+    from sqlalchemy.pool import Pool
 
     from sessionfactory.settings import DatabaseSettings
 
@@ -31,33 +54,52 @@ _COVERED_ON_SQLITE: Final = frozenset({"timeout", "isolation_level"})
 """What ``sqlite.busy_timeout`` and ``sqlite.begin`` decide."""
 
 
+_POOLS: Final[dict[tuple[str, bool], type[LedgerPool]]] = {
+    ("fair", False): LedgerFairPool,
+    ("fair", True): AsyncLedgerFairPool,
+    ("queue", False): LedgerQueuePool,
+    ("queue", True): AsyncLedgerQueuePool,
+}
+"""By ``pool.kind``, and whether the driver is asynchronous."""
+
+
 class ManagedEngine:
     """Owns one engine, for a factory of either half. Thread-safe.
+
+    For the async half, ``ping`` and ``close`` run in a greenlet of SQLAlchemy's.
 
     Args:
         settings: the database.
         name: what messages call it.
+        is_async: whether the engine has an asynchronous driver.
 
     Raises:
         SettingsError: no engine could be built from these settings: an unknown driver, one that is
             not installed, a limit that the database does not know.
     """
 
-    def __init__(self, settings: DatabaseSettings, name: str) -> None:
+    def __init__(self, settings: DatabaseSettings, name: str, *, is_async: bool = False) -> None:
         self.settings = settings
         self.name = name
-        self._url = drivers.with_driver(settings.url)
-        drivers.load_dialect(self._url)
+        self.is_async = is_async
+        self._url = drivers.with_driver(settings.url, is_async=is_async)
+        drivers.load_dialect(self._url, is_async=is_async)
         drivers.refuse_unsupported(settings)
-        self._options = _engine_options(settings, self._url)
+        credentials.refuse_coroutine(settings, is_async=is_async)
+        self._options = _engine_options(settings, self._url, is_async=is_async)
         self._engine: Engine | None = None
         self._views: dict[str, Engine] = {}
         self._lock = threading.Lock()
-        self._pinger = Pinger()
+        self._waiting = Tasks() if is_async else Threads()
+        self._pinger = Pinger(self._waiting)
         size, overflow = _pool_size(settings, self._url)
         limit = None if settings.pool.kind == "none" else size + overflow
         in_memory = _in_memory(self._url)
         self.ledger: Ledger = Ledger(name, size, limit, in_memory=in_memory)
+        self._renewals = credentials.renewals(settings)
+        on_sqlite = self._url.get_backend_name() == "sqlite"
+        self._file = sqlite.file_of(self._url) if on_sqlite else None
+        forks.tell(self)
 
     @property
     def engine(self) -> Engine:
@@ -107,18 +149,54 @@ class ManagedEngine:
             the holders that were cut off.
         """
         deadline = time.monotonic() + timeout
+        if self._engine is not None and isinstance(self._engine.pool, LoopBound):
+            self._engine.pool.of_this_loop()  # it has to be closed in its own
         with self._lock:
             self.ledger.closed = True
             engine, self._engine = self._engine, None
         if engine is None:
             return ()
         self._views.clear()
-        if isinstance(engine.pool, LedgerQueuePool):
-            engine.pool.wake()
+        cast("LedgerPool", engine.pool).wake()
         try:
-            return drain(self.ledger, deadline)
+            return drain(self.ledger, deadline, self._waiting)
         finally:  # whatever interrupts the waiting
-            engine.dispose()
+            self._waiting.certainly(engine.dispose)
+
+    def before_fork(self) -> None:
+        """Close idle connections to a file of SQLite, which no process may take through a fork."""
+        pool = self._engine.pool if self._engine is not None else None
+        if self._file is not None and pool is not None:
+            cast("LedgerPool", pool).close_idle()
+
+    def start_anew(self) -> None:
+        """Have nothing open, in a forked child, and no lock that another thread had."""
+        self._lock = threading.Lock()
+        self._pinger = Pinger(self._waiting)
+        for renew in self._renewals:
+            renew()
+        if self.ledger.in_memory and not self.is_async:
+            return  # the child has a database of its own now: a copy
+        forks.leave_to_parent(self.ledger, self._file)
+        if self._engine is not None:
+            connections.free_first_connect(self._engine.pool)
+            self._engine.dispose(close=False)
+
+    def _replace(self, pool: Pool) -> Pool:
+        """Put a new pool in the place of one whose event loop is gone."""
+        engine = self.engine
+        with self._lock:
+            if engine.pool is pool:
+                if cast("LoopBound", pool).loop_is_closed:
+                    strike_out(
+                        self.ledger, f"The event loop of this session of {self.name!r} ended"
+                    )
+                for connection in self.ledger.leave_idle():
+                    connections.abandon(connection)
+                cast("AsyncLedgerFairPool | AsyncLedgerQueuePool", pool).retire()
+                self._pinger = Pinger(self._waiting)
+                engine.dispose(close=False)
+        return engine.pool
 
     def _view(self, name: str, make: Callable[[Engine], Engine]) -> Engine:
         # One each: SQLAlchemy's cache of compiled statements knows engines by their dialect.
@@ -129,23 +207,42 @@ class ManagedEngine:
         return view
 
     def _build(self) -> Engine:
+        tls.warn_of_risk(self.settings, self.name)
         try:
-            engine = create_engine(self._url, **self._options)
+            engine = _create(self._url, self._options, is_async=self.is_async)
         except (TypeError, ArgumentError) as error:
             problem = f"SQLAlchemy does not take them: {error}"
             raise SettingsError([Fault("engine_options", problem)]) from None
-        cast("LedgerQueuePool | LedgerNullPool", engine.pool).ledger = self.ledger
+        cast("LedgerPool", engine.pool).ledger = self.ledger
+        if isinstance(engine.pool, LoopBound) and not self.ledger.in_memory:
+            engine.pool.replace = self._replace
         self.ledger.keep(engine.pool)
-        credentials.hand_over(engine, self.settings)
+        drivers.speak_asyncpg(engine)
+        credentials.hand_over(engine, self.settings, self._waiting)
         event.listen(engine, "handle_error", unwrap, retval=True)
+        forks.guard(engine, self._file)
         readonly.enforce(engine)
-        drivers.limit_mysql(engine, self.settings)
+        failover.leave_read_only_servers(engine)
+        limits.limit_mysql(engine, self.settings)
         if engine.dialect.name == "sqlite":
             sqlite.prepare(engine, self.settings.sqlite, self.name)
         elif self.settings.pool.pre_ping:
-            liveness.ping_idle(engine, self.settings.pool.ping_after)
+            liveness.check(engine, self.settings.pool, self._waiting)
+        if self.settings.pool.hold_warning is not None:
+            renew = overdue.warn_of_long_holds(engine, self.ledger, self.settings.pool.hold_warning)
+            self._renewals.append(renew)
+        if self.is_async:
+            endings.watch(engine)
         self.ledger.keep_opened(engine.pool)
         return engine
+
+
+def _create(url: URL, options: dict[str, Any], *, is_async: bool) -> Engine:
+    if not is_async:
+        return create_engine(url, **options)
+    from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415 - heavy, and one half's
+
+    return create_async_engine(url, **options).sync_engine
 
 
 def _in_memory(url: URL) -> bool:
@@ -157,14 +254,16 @@ def _pool_size(settings: DatabaseSettings, url: URL) -> tuple[int, int]:
     return (1, 0) if _in_memory(url) else (settings.pool.size, settings.pool.max_overflow)
 
 
-def _engine_options(settings: DatabaseSettings, url: URL) -> dict[str, object]:
+def _engine_options(settings: DatabaseSettings, url: URL, *, is_async: bool) -> dict[str, object]:
     pool = settings.pool
     in_memory = _in_memory(url)
     size, overflow = _pool_size(settings, url)
     given = dict(settings.engine_options)
     theirs = given.pop("connect_args", None)
-    arguments = drivers.connect_arguments(settings, url)
+    arguments = limits.connect_arguments(settings, url) | tls.connect_arguments(settings, url)
     on_sqlite = url.get_backend_name() == "sqlite"
+    if on_sqlite and not is_async:  # aiosqlite has a thread for each connection
+        arguments["check_same_thread"] = False  # the pool hands a connection to one at a time
     ours = {*arguments, *(_COVERED_ON_SQLITE if on_sqlite else ())}
     named = {*dict(as_table(theirs) or {}), *(_COVERED_ON_SQLITE & url.query.keys())}
     clash = sorted(str(name) for name in ours & named)
@@ -180,7 +279,7 @@ def _engine_options(settings: DatabaseSettings, url: URL) -> dict[str, object]:
     if pool.kind == "none" and not in_memory:
         return options | {"poolclass": LedgerNullPool}
     return options | {
-        "poolclass": LedgerQueuePool,
+        "poolclass": _POOLS["queue" if pool.kind == "queue" else "fair", is_async],
         "pool_size": size,
         "max_overflow": overflow,
         "pool_timeout": pool.timeout,

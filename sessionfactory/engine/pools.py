@@ -1,20 +1,96 @@
-"""The pool classes of a factory's engine: SQLAlchemy's, keeping our books."""
+"""The pool classes of a factory's engine: ours and SQLAlchemy's, keeping our books."""
 
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Self, cast
 
 from sqlalchemy.exc import TimeoutError as SqlAlchemyTimeoutError
-from sqlalchemy.pool import NullPool, QueuePool
-from sqlalchemy.util.queue import Full
+from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, Pool, QueuePool
+from sqlalchemy.util.queue import Empty, Full
 
-from sessionfactory.engine.errors import PoolExhaustedError
+from sessionfactory.engine import connections
+from sessionfactory.engine.errors import ConnectTimeoutError, PoolExhaustedError
+from sessionfactory.engine.fair import AsyncFairPool, FairPool
+from sessionfactory.engine.loops import LoopBound
 
 if TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry
 
+    from sessionfactory.engine.handoff import Waiter
     from sessionfactory.engine.ledger import Ledger
+    from sessionfactory.engine.records import FairRecord
+
+
+class LedgerPool(Pool):
+    """A pool that keeps the books of its factory, and can be closed. Mixed into each kind."""
+
+    ledger: Ledger
+
+    def recreate(self) -> Self:
+        """Return a new pool of the same settings and the same books."""
+        pool = cast("Self", super().recreate())
+        pool.ledger = self.ledger
+        return pool
+
+    def wake(self) -> None:
+        """Have everybody who waits for a connection look whether the factory was closed."""
+
+    def close_idle(self) -> None:
+        """Close the connections that nobody has; whoever asks for one opens it anew."""
+
+    def _do_get(self) -> ConnectionPoolEntry:
+        self.ledger.refuse_if_closed()
+        return super()._do_get()
+
+
+class LedgerFairPool(LedgerPool, FairPool):
+    """A ``FairPool`` that says who holds its connections when it runs dry."""
+
+    def wake(self) -> None:
+        """Have everybody who waits for a connection look whether the factory was closed."""
+        self.turn_away()
+
+    def close_idle(self) -> None:
+        """Close the connections that nobody has; whoever asks for one opens it anew."""
+        while (record := self._idle_one()) is not None:
+            self._close_entry(record)
+            self._discard(record)
+        self._line.settle()
+
+    def _close_entry(self, record: ConnectionPoolEntry) -> None:
+        """Close a connection in this half's way; ``_discard`` does so in a pool for threads."""
+
+    def _wait(self, deadline: float | None, waiter: Waiter[FairRecord]) -> None:
+        self.ledger.ask(waiter)
+        try:
+            super()._wait(deadline, waiter)
+        finally:
+            self.ledger.answer(waiter)
+
+    def _exhausted(self) -> Exception:
+        self.ledger.refuse_if_closed()
+        return _exhausted(self.ledger, self.timeout())
+
+    def _too_late(self) -> Exception:
+        self.ledger.refuse_if_closed()
+        return ConnectTimeoutError(
+            f"No connection to the database {self.ledger.name!r} could be opened within"
+            f" {self.timeout():g} s. Is the server down, or the network? If they are only slow,"
+            " raise pool.timeout"
+        )
+
+
+class AsyncLedgerFairPool(LoopBound, LedgerFairPool, AsyncFairPool):
+    """Async twin of ``LedgerFairPool``, for one event loop."""
+
+    def close_idle(self) -> None:
+        """Close the connections that nobody has, unless their loop runs in another thread."""
+        if self.is_reachable:
+            super().close_idle()
+
+    def _close_entry(self, record: ConnectionPoolEntry) -> None:
+        connections.close_from_outside(record)
 
 
 class _WakeUp:
@@ -24,14 +100,14 @@ class _WakeUp:
         """Do nothing: there is no connection."""
 
 
-class LedgerQueuePool(QueuePool):
+class LedgerQueuePool(LedgerPool, QueuePool):  # pyright: ignore[reportIncompatibleMethodOverride]  # recreate() says Self
     """SQLAlchemy's ``QueuePool``, which says who holds its connections when it runs dry."""
 
-    ledger: Ledger
+    # So that ``echo_pool``, and whoever sets the level of "sqlalchemy.pool", reaches it.
+    _sqla_logger_namespace = "sqlalchemy.pool.QueuePool"
     _disposed = False
 
     def _do_get(self) -> ConnectionPoolEntry:
-        self.ledger.refuse_if_closed()
         caller = object()
         self.ledger.ask(caller)
         try:
@@ -51,46 +127,58 @@ class LedgerQueuePool(QueuePool):
         if self._disposed:  # it was out meanwhile; nobody takes it from here any more
             self.dispose()
 
+    def retire(self) -> None:
+        """Close what is out when it comes back."""
+        self._disposed = True
+
     def dispose(self) -> None:
         """Close the idle connections now, and those that are out when they come back."""
-        self._disposed = True
+        self.retire()
         super().dispose()
         if self.ledger.closed:
             self.wake()
+
+    def close_idle(self) -> None:
+        """Close the connections that nobody has; whoever asks for one opens it anew."""
+        idle: list[ConnectionPoolEntry] = []
+        with suppress(Empty):
+            while True:
+                idle.append(self._pool.get(block=False))
+        for record in idle:
+            self._close_entry(record)
+            self._do_return_conn(record)
+
+    def _close_entry(self, record: ConnectionPoolEntry) -> None:
+        record.close()
 
     def wake(self) -> None:
         """Have everybody who waits for a connection look whether the factory was closed."""
         with suppress(Full):  # then there is a connection to take, and nobody waits
             self._pool.put(cast("ConnectionPoolEntry", _WakeUp()), block=False)
 
-    def recreate(self) -> LedgerQueuePool:
-        """Return a new pool of the same settings and the same books."""
-        pool = cast("LedgerQueuePool", super().recreate())
-        pool.ledger = self.ledger
-        return pool
+
+class AsyncLedgerQueuePool(LoopBound, LedgerQueuePool, AsyncAdaptedQueuePool):  # pyright: ignore[reportIncompatibleMethodOverride]  # recreate() says Self
+    """Async twin of ``LedgerQueuePool``, for one event loop."""
+
+    def close_idle(self) -> None:
+        """Close the connections that nobody has, unless their loop runs in another thread."""
+        if self.is_reachable:
+            super().close_idle()
+
+    def _close_entry(self, record: ConnectionPoolEntry) -> None:
+        connections.close_from_outside(record)
 
 
-class LedgerNullPool(NullPool):
+class LedgerNullPool(LedgerPool, NullPool):  # pyright: ignore[reportIncompatibleMethodOverride]  # recreate() says Self
     """SQLAlchemy's ``NullPool``, a connection per checkout, which can be closed."""
 
-    ledger: Ledger
 
-    def _do_get(self) -> ConnectionPoolEntry:
-        self.ledger.refuse_if_closed()
-        return super()._do_get()
-
-    def recreate(self) -> LedgerNullPool:
-        """Return a new pool of the same settings and the same books."""
-        pool = cast("LedgerNullPool", super().recreate())
-        pool.ledger = self.ledger
-        return pool
-
-
-def _exhausted(ledger: Ledger, timeout: float) -> PoolExhaustedError:
+def _exhausted(ledger: Ledger, timeout: float | None) -> PoolExhaustedError:
     holders = ledger.holders
+    within = "" if timeout is None else f" within {timeout:g} s"
     more = "use a file: a database in memory has one connection" if ledger.in_memory else ""
     message = (
-        f"No connection of the database {ledger.name!r} came free within {timeout:g} s:"
+        f"No connection of the database {ledger.name!r} came free{within}:"
         f" all {ledger.limit} are in use. Close sessions sooner, or"
         f" {more or 'raise pool.size'}. In use by:"
     )

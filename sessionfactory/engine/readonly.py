@@ -44,6 +44,14 @@ def enforce(engine: Engine) -> None:
     event.listen(engine, "handle_error", _translate, retval=True)
 
 
+def is_asked_for(connection: Connection | None) -> bool:
+    """Say whether a connection's transactions are meant to be read-only."""
+    if connection is None:
+        return False
+    options = connection.get_execution_options()
+    return bool(options.get(_READ_ONLY) or options.get("postgresql_readonly"))
+
+
 def _begin_on_mysql(connection: Connection) -> None:
     if connection.get_execution_options().get(_READ_ONLY):
         connection.exec_driver_sql("START TRANSACTION READ ONLY")
@@ -58,4 +66,5 @@ def _translate(context: ExceptionContext) -> ReadOnlyError | None:
     sqlite_code = getattr(error, "sqlite_errorcode", None) or 0
     if not codes & _REFUSED and sqlite_code & 0xFF != _SQLITE_READONLY:
         return None
-    return ReadOnlyError(f"This transaction is read-only: {error}. Write in sessions.begin()")
+    told = " ".join(str(error).split())  # psycopg2's words end in a line break
+    return ReadOnlyError(f"This transaction is read-only: {told}. Write in sessions.begin()")

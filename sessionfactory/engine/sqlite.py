@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import parse_qs, quote, unquote
 
 from sqlalchemy import event
+from sqlalchemy.util.concurrency import await_only
 
 from sessionfactory.errors import Fault, SettingsError
 from sessionfactory.status import Health
@@ -79,12 +80,13 @@ def prepare(engine: Engine, settings: SqliteSettings, name: str) -> None:
     @event.listens_for(engine, "connect")
     def set_pragmas(connection: DBAPIConnection, _record: object) -> None:
         try:
-            for statement in statements:
-                _run(connection, statement)
+            _run(connection, *statements)
         except sqlite3.Error:
             connection.close()
             raise
 
+    if engine.dialect.is_async:
+        _spare_rollbacks(engine.dialect)
     engine.dialect = _beginning(engine.dialect, settings.begin)
 
 
@@ -110,11 +112,30 @@ def end_read_only(
         _run(connection, "PRAGMA query_only = OFF")
 
 
-def _run(connection: DBAPIConnection | sqlite3.Connection, statement: str) -> None:
-    # By a cursor: what ``Connection.execute`` of SQLAlchemy's aiosqlite returns differs by version.
+def _run(connection: DBAPIConnection | sqlite3.Connection, *statements: str) -> None:
+    driver = getattr(connection, "driver_connection", None)
+    if driver is not None:  # aiosqlite: all at once, for each call waits for another thread
+        await_only(driver.executescript("; ".join(statements)))
+        return
     cursor = connection.cursor()
-    cursor.execute(statement)
+    for statement in statements:
+        cursor.execute(statement)
     cursor.close()
+
+
+def _spare_rollbacks(dialect: Dialect) -> None:
+    """Have aiosqlite's thread not asked to roll back what is not there, as after each COMMIT."""
+    rollback = dialect.do_rollback
+
+    def do_rollback(connection: PoolProxiedConnection) -> None:
+        try:
+            in_transaction = cast("sqlite3.Connection", connection.driver_connection).in_transaction
+        except (AttributeError, ValueError):  # there is none any more, or it is closed
+            in_transaction = True
+        if in_transaction:
+            rollback(connection)
+
+    vars(dialect).update(do_rollback=do_rollback)
 
 
 def _beginning(dialect: Dialect, how: str, *before: str) -> Dialect:
@@ -132,10 +153,10 @@ def _beginning(dialect: Dialect, how: str, *before: str) -> Dialect:
             raw = cast("sqlite3.Connection", dbapi_connection.dbapi_connection)
             if before:
                 dbapi_connection.info[_QUERY_ONLY] = True
-            for statement in before:
-                _run(raw, statement)
-            if raw.isolation_level is not None:  # which is how SQLAlchemy says AUTOCOMMIT
-                _run(raw, f"BEGIN {how}")
+            if raw.isolation_level is not None:  # ``None`` is how SQLAlchemy says AUTOCOMMIT
+                _run(raw, *before, f"BEGIN {how}")
+            elif before:
+                _run(raw, *before)
 
     twin = cast("Dialect", Beginning.__new__(Beginning))
     twin.__dict__ = dialect.__dict__

@@ -12,11 +12,10 @@ from sqlalchemy.engine import default
 from sessionfactory import (
     DatabaseSettings,
     PoolSettings,
-    SessionSettings,
     SettingsError,
     SqlAlchemySessionFactory,
 )
-from sessionfactory.engine import drivers, readonly
+from sessionfactory.engine import connections, drivers, readonly
 from sessionfactory.engine.credentials import _drop_frames
 from sessionfactory.engine.ledger import Hold
 from sessionfactory.engine.managed import ManagedEngine
@@ -26,21 +25,16 @@ def test_what_this_release_cannot_do_is_refused() -> None:
     """Settings without an effect yet are refused, all of them at once, and never ignored."""
     settings = DatabaseSettings(
         "postgresql://app@db/app",
-        tls="verify",
         pipeline=True,
         replicas=["postgresql://app@replica/app"],
-        pool=PoolSettings(reset="state", hold_warning=1),
-        session=SessionSettings(owner="strict"),
+        pool=PoolSettings(reset="state"),
     )
     with pytest.raises(SettingsError, match="this release does not support this value") as caught:
         SqlAlchemySessionFactory(settings)
     assert [fault.path for fault in caught.value.faults] == [
-        "tls",
         "pipeline",
         "replicas",
         "pool.reset",
-        "pool.hold_warning",
-        "session.owner",
     ]
 
 
@@ -118,4 +112,4 @@ def test_engine_built_by_somebody_faster() -> None:
 
 def test_connection_that_nobody_holds_any_more() -> None:
     """To cut off a holder who is gone already is to do nothing."""
-    drivers.put_in_place(None, object())
+    connections.put_in_place(None, object())

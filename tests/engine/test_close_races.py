@@ -22,7 +22,6 @@ from sessionfactory.testing import FaultProxy
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sessionfactory.engine.ledger import Hold
     from sessionfactory.testing import PostgresServer
 
 
@@ -153,10 +152,10 @@ def test_interrupted_close_disposes(url: str) -> None:
     with factory() as session:
         session.execute(text("SELECT 1"))
 
-    def interrupt(deadline: float, holds: tuple[Hold, ...] | None = None) -> None:
+    def interrupt(done: object, ledger: object, deadline: object) -> None:
         raise KeyboardInterrupt
 
-    factory._managed.ledger.wait_until = interrupt  # type: ignore[method-assign]
+    factory._managed._waiting.until = interrupt  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
         factory.close()
     assert factory.status().size == 0

@@ -10,6 +10,7 @@ from sqlalchemy import create_engine, text
 from sessionfactory import DatabaseSettings, PoolSettings, SqlAlchemySessionFactory
 from sessionfactory.engine.health import Pinger
 from sessionfactory.engine.ledger import Ledger
+from sessionfactory.engine.waiting import Threads
 
 if TYPE_CHECKING:
     from sessionfactory.testing import PostgresServer
@@ -40,14 +41,14 @@ def test_pool_that_runs_dry_under_the_ping(one: SqlAlchemySessionFactory) -> Non
     """A ping that cannot get a connection any more says saturated."""
     with one, one() as session:
         session.execute(text("SELECT 1"))
-        assert Pinger().ping(one.engine, ROOM, 10).state == "saturated"
+        assert Pinger(Threads()).ping(one.engine, ROOM, 10).state == "saturated"
 
 
 def test_pool_that_fills_up_while_the_ping_waits(one: SqlAlchemySessionFactory) -> None:
     """A ping whose time is over while it waits for a full pool says saturated."""
     with one, one() as session:
         session.execute(text("SELECT 1"))
-        pinger = Pinger()
+        pinger = Pinger(Threads())
         assert pinger.ping(one.engine, FillingLedger("x", 1, 1), 0.01).state == "saturated"
         pending = pinger._pending
         assert pending
@@ -58,7 +59,7 @@ def test_factory_that_closes_under_the_ping(one: SqlAlchemySessionFactory) -> No
     """A ping that finds the factory closed says so."""
     engine = one.engine
     one.close()
-    assert Pinger().ping(engine, ROOM, 10).state == "closed"
+    assert Pinger(Threads()).ping(engine, ROOM, 10).state == "closed"
 
 
 def test_error_that_no_server_sent(postgres_server: PostgresServer) -> None:
@@ -68,5 +69,5 @@ def test_error_that_no_server_sent(postgres_server: PostgresServer) -> None:
         raise ValueError("no such luck")
 
     engine = create_engine(postgres_server.url, creator=fail)
-    health = Pinger().ping(engine, ROOM, 10)
+    health = Pinger(Threads()).ping(engine, ROOM, 10)
     assert (health.state, health.detail) == ("unreachable", "no such luck")

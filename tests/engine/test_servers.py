@@ -23,7 +23,7 @@ from sessionfactory import (
     SettingsError,
     SqlAlchemySessionFactory,
 )
-from sessionfactory.engine import drivers
+from sessionfactory.engine import limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -119,17 +119,16 @@ def test_idle_connections_are_asked(factory: SqlAlchemySessionFactory, server_ur
             assert scalar(session, "SELECT 1") == 1
 
 
-def test_recently_used_connections_are_trusted(
+def test_nothing_is_looked_at_without_pre_ping(
     factory: SqlAlchemySessionFactory, server_url: str
 ) -> None:
-    """Within ping_after, or without pre_ping, nothing is asked: a dead connection shows in use."""
-    for pool in (PoolSettings(ping_after=1000), PoolSettings(pre_ping=False)):
-        settings = DatabaseSettings(server_url, pool=pool)
-        with SqlAlchemySessionFactory(settings) as trusting:
-            with trusting() as session:
-                _kill_after_use(factory, session)
-            with pytest.raises(DBAPIError), trusting() as session:
-                session.execute(text("SELECT 1"))
+    """Without pre_ping, a dead connection shows in use."""
+    settings = DatabaseSettings(server_url, pool=PoolSettings(pre_ping=False))
+    with SqlAlchemySessionFactory(settings) as trusting:
+        with trusting() as session:
+            _kill_after_use(factory, session)
+        with pytest.raises(DBAPIError), trusting() as session:
+            session.execute(text("SELECT 1"))
 
 
 def _backend(session: Session) -> int:
@@ -197,16 +196,16 @@ def test_options_of_the_url_win(postgres_server: PostgresServer, make: Make) -> 
 
 def test_limits_of_mysql_itself() -> None:
     """MySQL has other names than MariaDB, and no limit for idle transactions."""
-    limits = {"statement_timeout": 0.25, "lock_timeout": 0.5}
-    assert drivers._mysql_limits(limits, mariadb=False) == (
+    asked = {"statement_timeout": 0.25, "lock_timeout": 0.5}
+    assert limits._mysql_limits(asked, mariadb=False) == (
         "SET SESSION max_execution_time = 250,"
         " SESSION innodb_lock_wait_timeout = 1, SESSION lock_wait_timeout = 1"
     )
     with pytest.raises(SettingsError, match="idle_in_transaction_timeout: MySQL has no such limit"):
-        drivers._mysql_limits({"idle_in_transaction_timeout": 1}, mariadb=False)
+        limits._mysql_limits({"idle_in_transaction_timeout": 1}, mariadb=False)
 
 
-@pytest.mark.parametrize("limit", drivers._ALL_LIMITS)
+@pytest.mark.parametrize("limit", limits._ALL_LIMITS)
 def test_limits_that_sqlite_lacks(limit: str, make: Make) -> None:
     """A limit that the database does not know is refused, and not ignored."""
     message = f"{limit}: sqlite has no such limit; say sqlite.busy_timeout"

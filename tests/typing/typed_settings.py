@@ -76,6 +76,8 @@ def pool() -> None:
         reset="state",
         kind="none",
         hold_warning=3.0,
+        processes=4,
+        server_connections=90,
     )
     assert_type(settings.size, int)
     assert_type(settings.max_overflow, int)
@@ -87,6 +89,8 @@ def pool() -> None:
     assert_type(settings.reset, Literal["rollback", "state"])
     assert_type(settings.kind, Literal["fair", "queue", "none"])
     assert_type(settings.hold_warning, float | None)
+    assert_type(settings.processes, int)
+    assert_type(settings.server_connections, int | None)
 
 
 def sessions_and_sqlite() -> None:

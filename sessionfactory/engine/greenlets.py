@@ -1,0 +1,28 @@
+"""Classes of ``sqlalchemy.ext.asyncio``, which SQLAlchemy 2.1 does not let in without greenlet.
+
+Without it they are empty here. So the async half can be imported, and says what it needs when a
+factory is made: ``drivers.load_dialect``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, AsyncSessionTransaction
+else:
+    try:
+        from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, AsyncSessionTransaction
+    except ImportError:
+
+        class AsyncEngine:
+            """Stands in for the engine."""
+
+        class AsyncSession:
+            """Stands in for the session."""
+
+        class AsyncSessionTransaction:
+            """Stands in for the transaction."""
+
+
+__all__ = ["AsyncEngine", "AsyncSession", "AsyncSessionTransaction"]

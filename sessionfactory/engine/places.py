@@ -1,0 +1,60 @@
+"""Where in the user's code something happens."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy
+
+if TYPE_CHECKING:
+    from types import CodeType, FrameType
+
+# Frames of these are between what the user wrote and what happens.
+_LIBRARIES: Final = (
+    str(Path(sqlalchemy.__file__).parent) + os.sep,
+    str(Path(__file__).parents[1]) + os.sep,
+    contextlib.__file__,
+    "<",  # generated code: SQLAlchemy's and attrs' wrappers
+)
+# Above these frames is who runs the event loop, and not who wrote the task.
+_LOOP: Final = str(Path(asyncio.__file__).parent) + os.sep
+
+
+def user_frame() -> FrameType | None:
+    """Return the innermost frame of the user's code that leads here, if there is one."""
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - what ``inspect`` wraps, 50 times faster
+    greenlet: Any = None
+    while True:
+        while frame is not None and _is_library(frame.f_code.co_filename):
+            frame = frame.f_back
+        if frame is not None:
+            return None if frame.f_code.co_filename.startswith(_LOOP) else frame
+        # The stack ends where SQLAlchemy made a greenlet; it goes on in the one that waits for it.
+        greenlet = greenlet.parent if greenlet else _waiting_greenlet()
+        frame = greenlet and greenlet.gr_frame
+        if frame is None:
+            return None
+
+
+def describe(code: CodeType, instruction: int) -> str:
+    """Return the file, line and function of an instruction, as people read it."""
+    # The line is looked up only when it is shown: noting the instruction costs nothing.
+    spans = code.co_lines()
+    line = next((line for start, end, line in spans if start <= instruction < end), None)
+    return f"{code.co_filename}:{line or code.co_firstlineno} in {code.co_qualname}"
+
+
+@cache
+def _is_library(file: str) -> bool:
+    return file.startswith(_LIBRARIES)
+
+
+def _waiting_greenlet() -> Any:
+    module: Any = sys.modules.get("greenlet")  # absent where nothing is async
+    return module and module.getcurrent().parent

@@ -18,6 +18,13 @@ _PATIENCE = 60
 """Seconds after which a child that hangs is ended, and its test fails."""
 
 
+def fork() -> int:
+    """Fork, where Python 3.12 and newer warn: another thread may have a lock. That is the point."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
 class Child(Generic[T]):
     """A forked process that does some work.
 
@@ -26,10 +33,7 @@ class Child(Generic[T]):
 
     def __init__(self, work: Callable[[], T]) -> None:
         self._answer, answer = os.pipe()
-        with warnings.catch_warnings():
-            # Python 3.12 and newer: another thread may have a lock. That is what is tested here.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            self.pid = os.fork()
+        self.pid = fork()
         if self.pid:
             os.close(answer)
             return

@@ -25,7 +25,7 @@ from sessionfactory import (
     SqlAlchemySessionFactory,
 )
 from sessionfactory.engine import connections, forks
-from tests.engine.child import Child, in_child
+from tests.engine.child import Child, fork, in_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -119,16 +119,19 @@ def test_killed_parent(factory: SqlAlchemySessionFactory, postgres_server: Postg
         sessions = [factory() for _ in range(3)]
         pids = [session.scalar(MINE) for session in sessions]
         sessions.pop().close()  # one is idle
-        if os.fork() == 0:
+        if fork() == 0:
             os.read(go_on, 1)
             os._exit(0)
         os.write(stop_master, repr(pids).encode())
         os.kill(os.getpid(), signal.SIGKILL)
 
     told, stop_master = os.pipe()
-    child = os.fork()
+    child = fork()
     if child == 0:
-        open_and_die()
+        try:
+            open_and_die()
+        finally:
+            os._exit(1)
     os.waitpid(child, 0)
     pids = os.read(told, 1000).decode().strip("[]")
     alive = text(f"SELECT count(*) FROM pg_stat_activity WHERE pid IN ({pids})")
@@ -140,6 +143,8 @@ def test_killed_parent(factory: SqlAlchemySessionFactory, postgres_server: Postg
                 session.rollback()
     finally:
         os.write(stop, b"!")
+        for descriptor in (go_on, stop, told, stop_master):
+            os.close(descriptor)
 
 
 def test_detached_connection(factory: SqlAlchemySessionFactory) -> None:

@@ -202,7 +202,7 @@ for journal in ("wal", "delete"):
             assert session.scalar(text("PRAGMA integrity_check")) == "ok"
             print(session.scalar(text("SELECT count(*) FROM t WHERE b LIKE 'parent%'")))
 """
-    command = [sys.executable, "-c", program, url]
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program, url]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (run.stdout, run.stderr) == ("10000\n10000\n", "")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import psycopg
 import pytest
 
 from tests.cancellation import MECHANISMS
@@ -37,4 +38,7 @@ def test_close_at_each_tick(weather: Weather) -> None:
 
 def test_end_of_the_loop(weather: Weather) -> None:
     """A loop that ends at any tick ends what is under way; the books are true in the next."""
+    old = tuple(map(int, psycopg.__version__.split(".")[:2])) < (3, 3)
+    if old and weather.url.get_driver_name() == "psycopg":
+        pytest.skip("psycopg before 3.3 waits in tasks that the loop cancels: some are uncertain")
     weather.ends(range(1, TICKS + 1, 8))

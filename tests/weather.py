@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from attrs import define, field
 from sqlalchemy import create_engine, make_url, select, text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
 
 from sessionfactory import (
     AsyncSqlAlchemySessionFactory,
@@ -63,7 +64,8 @@ class Weather:
         url = self.url.difference_update_query(["application_name"])
         is_postgres = url.get_backend_name() == "postgresql"
         self._control = create_engine(
-            url.set(drivername="postgresql+psycopg" if is_postgres else "sqlite")
+            url.set(drivername="postgresql+psycopg" if is_postgres else "sqlite"),
+            poolclass=NullPool,  # which leaves nothing open
         )
         Base.metadata.drop_all(self._control)
         Base.metadata.create_all(self._control)

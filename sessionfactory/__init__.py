@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sessionfactory.async_registry import AsyncSessionFactoryRegistry
     from sessionfactory.engine.errors import PoolExhaustedError
     from sessionfactory.errors import (
+        AfterCommitError,
         ClosedError,
         CommitUncertainError,
         EventLoopError,
@@ -40,10 +41,12 @@ if TYPE_CHECKING:
     )
     from sessionfactory.shared import hand_over
     from sessionfactory.status import Health, Holder, PoolStatus
+    from sessionfactory.transactions.after_commit import on_commit
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AfterCommitError",
     "AsyncNullSessionFactory",
     "AsyncSessionFactory",
     "AsyncSessionFactoryRegistry",
@@ -75,6 +78,7 @@ __all__ = [
     "SqliteSettings",
     "commit_outcome",
     "hand_over",
+    "on_commit",
 ]
 
 _MODULES = {
@@ -84,6 +88,7 @@ _MODULES = {
     "async_registry": ("AsyncSessionFactoryRegistry",),
     "engine.errors": ("PoolExhaustedError",),
     "errors": (
+        "AfterCommitError",
         "ClosedError",
         "CommitUncertainError",
         "EventLoopError",
@@ -104,6 +109,7 @@ _MODULES = {
     "settings": ("DatabaseSettings", "PoolSettings", "SessionSettings", "SqliteSettings"),
     "shared": ("hand_over",),
     "status": ("Health", "Holder", "PoolStatus"),
+    "transactions.after_commit": ("on_commit",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -6,6 +6,7 @@ SessionFactoryError
 ├── ClosedError (also RuntimeError)          a factory or registry was used after ``close()``
 ├── SharedSessionError                       two threads or tasks used one session at a time
 ├── ReadOnlyError                            a read-only transaction tried to write
+├── AfterCommitError (also ExceptionGroup)   functions that were to run after a commit failed
 ├── CommitUncertainError                     a COMMIT was sent, and nobody knows whether it happened
 ├── EventLoopError (also RuntimeError)       an async factory was used in two event loops at once
 ├── ForkedConnectionError                    a forked process used what its parent has open
@@ -30,7 +31,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 CommitOutcome: TypeAlias = Literal["committed", "rolled back", "uncertain"]
 _OUTCOME: Final = "__commit_outcome__"
@@ -97,6 +98,18 @@ class ReadOnlyError(SessionFactoryError):
 
 class CommitUncertainError(SessionFactoryError):
     """A COMMIT was sent and its answer did not come: it may have happened, or not."""
+
+
+class AfterCommitError(SessionFactoryError, ExceptionGroup[Exception]):
+    """Functions that were to run after a commit failed; ``exceptions`` has what they raised.
+
+    The data is committed, all of the functions were called, and nothing is tried again.
+    ``except*`` finds what is inside.
+    """
+
+    def derive(self, excs: Sequence[Exception]) -> AfterCommitError:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return an error of the same kind, with a part of the failures; for ``except*``."""
+        return AfterCommitError(self.message, excs)
 
 
 class EventLoopError(SessionFactoryError, RuntimeError):

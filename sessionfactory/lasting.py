@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from typing_extensions import TypeVar
 
-from sessionfactory.engine.endings import finish
+from sessionfactory.engine.endings import Ending, finish
 from sessionfactory.engine.greenlets import AsyncSession, AsyncSessionTransaction
 from sessionfactory.shared import act_for, guarded, is_owned
 
@@ -85,6 +85,9 @@ class _Lasting(AsyncSession):
 async def end_session(end: Work, session: Session, *, commits: bool = False) -> None:
     """Finish a commit, a rollback or a close in the caller's stead; see ``endings.finish``."""
     caller = asyncio.current_task()
+    if isinstance(caller, Ending):  # a function that runs after a commit ends another transaction
+        await end()
+        return
     if caller is not None and is_owned(session):  # by this task, and not by the one that ends it
         end = partial(_in_stead_of, caller, session, end)
     await finish(end, session, commits=commits)

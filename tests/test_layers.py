@@ -22,7 +22,7 @@ FLOORS: Final = (
     ("errors", "_lazy"),
     ("interfaces", "status", "_null", "masking", "rotating", "unseen", "validation", "settings"),
     ("configuration", "environment", "sources", "engine", "engine.*"),
-    ("shared", "lasting"),
+    ("shared", "lasting", "transactions", "transactions.*"),
     ("_sync", "_async"),
     ("kinds", "catalogue", "registry", "async_registry"),
     ("cli", "__main__", "testing", "testing.*", "pytest_plugin", "_pytest_requests"),

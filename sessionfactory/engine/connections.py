@@ -11,13 +11,13 @@ import select
 import socket
 import sys
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from sqlalchemy.util.concurrency import await_only
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Generator
 
     from sqlalchemy import Dialect
     from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -40,6 +40,22 @@ def connect_through(dialect: Dialect, connect: Callable[..., DBAPIConnection]) -
     among the user's, and as it returns a connection, end the round before theirs were asked.
     """
     dialect.connect = connect  # type: ignore[method-assign]  # of this one dialect
+
+
+@contextmanager
+def between_transactions(session: Session) -> Generator[None]:
+    """Let a session be used before the scope of its last transaction, which has ended, is left.
+
+    SQLAlchemy refuses that, for whoever goes on after a commit within ``with session.begin():`` may
+    think that he is still in it. What runs after a commit is called from the end of that scope, and
+    means another transaction. ``tests/transactions/test_after_commit.py`` notices if it moves.
+    """
+    using: Any = session
+    scope, using._trans_context_manager = using._trans_context_manager, None  # noqa: SLF001
+    try:
+        yield
+    finally:
+        using._trans_context_manager = scope  # noqa: SLF001
 
 
 def put_in_place(proxy: PoolProxiedConnection | None, stand_in: object) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sessionfactory.testing._promises import CONFORMANCE_TABLE, ConformanceError
     from sessionfactory.testing._session_log import Statement
     from sessionfactory.testing.async_memory import AsyncInMemorySessionFactory
+    from sessionfactory.testing.capturing import capturing_callbacks
     from sessionfactory.testing.cloning import CloningSessionFactory
     from sessionfactory.testing.conformance import check_session_factory
     from sessionfactory.testing.conformance_async import check_async_session_factory
@@ -63,6 +64,7 @@ __all__ = [
     "ServerUnavailableError",
     "SessionLeftOpenError",
     "Statement",
+    "capturing_callbacks",
     "check_async_session_factory",
     "check_session_factory",
 ]
@@ -91,6 +93,7 @@ _HOMES = {
     "ServerUnavailableError": "_process",
     "SessionLeftOpenError": "_one_connection",
     "Statement": "_session_log",
+    "capturing_callbacks": "capturing",
     "check_async_session_factory": "conformance_async",
     "check_session_factory": "conformance",
 }

@@ -21,9 +21,10 @@ from sessionfactory.testing._one_connection import (
     SessionLeftOpenError,
 )
 from sessionfactory.testing._places import place
+from sessionfactory.transactions.after_commit import CAPTURING
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
     from sqlalchemy import Engine, NestedTransaction
 
@@ -167,6 +168,7 @@ class Undone:
 
     def __init__(self, engine: Engine) -> None:
         self.connection: OneConnection = OneConnection(engine)
+        self.capturing: list[list[Callable[[], object]]] = []
         self._sessions: WeakSet[UndoneSession] = WeakSet()
         self._stack: list[Begun] = []
         self._over = False
@@ -190,6 +192,7 @@ class Undone:
         adopted.undone_close_refused = False
         adopted.bind = self.connection
         adopted.join_transaction_mode = "create_savepoint"
+        vars(adopted)[CAPTURING] = self.capturing
         self._sessions.add(adopted)
 
     def usable(self) -> OneConnection:

@@ -1,0 +1,165 @@
+"""Functions that run after a commit: once, in order, and never for what was rolled back."""
+
+from __future__ import annotations
+
+from asyncio import CancelledError
+from inspect import isawaitable, iscoroutine, iscoroutinefunction
+from typing import TYPE_CHECKING, Final, cast
+
+import attrs
+from sqlalchemy import event
+from sqlalchemy.orm import Session
+from sqlalchemy.util.concurrency import await_only, in_greenlet
+
+from sessionfactory.engine.connections import between_transactions
+from sessionfactory.engine.greenlets import AsyncSession
+from sessionfactory.errors import AfterCommitError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from sqlalchemy.orm import SessionTransaction
+
+    Callback = Callable[[], object]
+
+# What is added to a session has names that clash with nobody's.
+_WAITING: Final = "sessionfactory_after_commit"
+CAPTURING: Final = "sessionfactory_capturing"
+"""Attribute of a session: lists of which the last, if any, gets the callbacks instead of a run."""
+
+
+def on_commit(session: Session | AsyncSession, callback: Callable[[], object]) -> None:
+    """Have a function called once the session's transaction is committed: to send the mail.
+
+    It runs after the outermost COMMIT, in the thread or task that commits, after those that were
+    given before it; it is dropped if the transaction, or the savepoint in which it was given, is
+    rolled back. The transaction is the one that is open, or else the session's next one. The
+    session may be used, committed and closed in the callback; ``commit()``, or the scope's end,
+    returns when all have run.
+
+    Whatever fails, the others run, and the data stays committed: nothing is tried again. If the
+    committing task is cancelled, the callbacks of a COMMIT that has happened still run; one that a
+    cancellation strikes itself, as may happen with SQLAlchemy's own ``AsyncSession``, ends there.
+
+    Args:
+        session: of any factory, ``sessionmaker`` included.
+        callback: called without arguments; what it returns is awaited if it can be, which is for
+            sessions of the async half.
+
+    Raises:
+        TypeError: this is no session or no function, or one to await, on the sync half.
+        AfterCommitError: not from here, but from the commit: callbacks failed.
+    """
+    sync_session = session.sync_session if isinstance(session, AsyncSession) else session
+    if not isinstance(sync_session, Session):
+        raise TypeError(f"on_commit takes a Session or AsyncSession, not {_kind(session)}")
+    if not callable(callback):
+        raise TypeError(f"on_commit takes a function without arguments, not {_kind(callback)}")
+    if sync_session is session and iscoroutinefunction(callback):
+        raise TypeError("a coroutine function is for an AsyncSession; this is a Session")
+    waiting = cast("_Waiting | None", vars(sync_session).get(_WAITING))
+    if waiting is None:
+        waiting = vars(sync_session)[_WAITING] = _Waiting()
+        event.listen(sync_session, "after_commit", waiting.mark)
+        event.listen(sync_session, "after_transaction_end", waiting.end)
+    waiting.add(sync_session, callback)
+
+
+def run_for_lost_commit(session: Session) -> None:
+    """Run the callbacks of a COMMIT whose answer was lost, and that was found to have happened.
+
+    SQLAlchemy rolls back then, and no event tells of the commit.
+
+    Raises:
+        AfterCommitError: callbacks failed.
+    """
+    waiting = cast("_Waiting | None", vars(session).get(_WAITING))
+    if waiting is not None:
+        callbacks, waiting.dropped = waiting.dropped, []
+        _run(session, callbacks)
+
+
+@attrs.define(eq=False)
+class _Waiting:
+    """The callbacks of a session's transaction, and what becomes of them.
+
+    SQLAlchemy's ``after_commit`` is too early to run them: it comes for savepoints as well, and a
+    session that is used in it, or a listener that raises, leaves the session stuck.
+    """
+
+    dropped: list[Callback] = attrs.field(factory=list["Callback"])
+    """Those of the last transaction, if it was not committed."""
+    _callbacks: list[tuple[Callback, list[SessionTransaction]]] = attrs.field(
+        factory=list[tuple["Callback", "list[SessionTransaction]"]]
+    )
+    """Each with the savepoints in which it was given."""
+    _committed: SessionTransaction | None = None
+
+    def add(self, session: Session, callback: Callback) -> None:
+        savepoints: list[SessionTransaction] = []
+        transaction = session.get_nested_transaction()
+        while transaction is not None:
+            savepoints.append(transaction)
+            transaction = transaction.parent
+        self._callbacks.append((callback, savepoints))
+
+    def mark(self, session: Session) -> None:
+        self._committed = session.get_nested_transaction() or session.get_transaction()
+
+    def end(self, session: Session, transaction: SessionTransaction) -> None:
+        is_committed, self._committed = self._committed is transaction, None
+        if transaction.nested and not is_committed:
+            self._callbacks = [each for each in self._callbacks if transaction not in each[1]]
+        if transaction.parent is not None:
+            return
+        callbacks = [callback for callback, _ in self._callbacks]
+        self._callbacks = []
+        self.dropped = [] if is_committed else callbacks
+        if is_committed:
+            _run(session, callbacks)
+
+
+def _run(session: Session, callbacks: Sequence[Callback]) -> None:
+    capturing = cast("list[list[Callback]]", vars(session).get(CAPTURING, []))
+    if capturing:
+        capturing[-1].extend(callbacks)
+        return
+    failures: list[Exception] = []
+    cancelled: CancelledError | None = None
+    with between_transactions(session):
+        for callback in callbacks:
+            try:
+                outcome = callback()
+                if isawaitable(outcome):
+                    _complete(outcome)
+            except Exception as error:  # noqa: BLE001 - all of them are told, after all have run
+                failures.append(error)
+            except CancelledError as error:  # it strikes one of them; the others are due as well
+                cancelled = error
+    failed = AfterCommitError(_told(len(failures), len(callbacks)), failures) if failures else None
+    if cancelled is not None:
+        raise cancelled from failed
+    if failed is not None:
+        raise failed
+
+
+def _complete(outcome: Awaitable[object]) -> None:
+    if in_greenlet():
+        await_only(outcome)
+        return
+    if iscoroutine(outcome):
+        outcome.close()  # else a warning that nobody awaited it
+    raise TypeError(
+        "a callback of on_commit returned something to await, on a session of the sync half"
+    )
+
+
+def _kind(given: object) -> str:
+    return type(given).__name__
+
+
+def _told(failures: int, callbacks: int) -> str:
+    return (
+        "The transaction is committed, and stays so, but of the functions that were to run after it"
+        f" {failures} of {callbacks} failed. Nothing is tried again"
+    )

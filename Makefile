@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/installed
 MIN := .venv-min
 WORKERS ?= 2
 PYTEST := -m pytest -n $(WORKERS)
-.PHONY: help install demo fmt lint type test soak cov min matrix mariadb wheel-check bench check clean
+.PHONY: help install demo fmt lint type test soak cov min matrix mariadb pgbouncer wheel-check bench check clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sort | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -69,13 +69,17 @@ wheel-check: install  ## build the wheel, and use it in an empty directory
 	.venv-wheel/bin/python tests/wheel_check.py
 
 mariadb:  ## fetch MariaDB and Galera into .mariadb, without installing anything
-	tests/fetch-mariadb.sh
+	tests/fetch-packages.sh MariaDB .mariadb mariadbd mariadb-server-core mariadb-server \
+	  mariadb-client-core mariadb-client mariadb-backup galera-4 rsync socat
+
+pgbouncer:  ## fetch PgBouncer into .pgbouncer, without installing anything
+	tests/fetch-packages.sh PgBouncer .pgbouncer pgbouncer pgbouncer
 
 bench: install  ## measure against what a user would pick instead
 	$(BIN)/python -m benchmarks
 
-check: mariadb lint type wheel-check min cov  ## all that CI runs
+check: mariadb pgbouncer lint type wheel-check min cov  ## all that CI runs
 	@$(MAKE) --no-print-directory test
 
 clean:  ## remove everything that was made
-	rm -rf $(VENV) .venv-* .mariadb dist .coverage* htmlcov .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-* .mariadb .pgbouncer dist .coverage* htmlcov .mypy_cache .ruff_cache .pytest_cache

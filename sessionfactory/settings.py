@@ -48,8 +48,9 @@ class PoolSettings:
         pre_ping: whether a connection that was idle is asked for a sign of life before it is used.
         ping_after: a connection used within this many seconds is trusted without asking.
         ping_timeout: seconds that a sign of life may take.
-        reset: what happens to a connection on its return: ``"rollback"``, or ``"state"``, which
-            also clears what a session left on it.
+        reset: what happens to a connection between two sessions: ``"rollback"``, or ``"state"``,
+            which also clears what the former left on it (PostgreSQL, and not behind a pooler), in
+            one round trip that takes the place of pings.
         kind: ``"fair"`` (first come, first served), ``"queue"`` (SQLAlchemy's ``QueuePool``) or
             ``"none"`` (a connection per checkout).
         hold_warning: seconds after which a connection that is still out is logged.

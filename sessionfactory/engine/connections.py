@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from sqlalchemy.util.concurrency import await_only
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Callable, Generator
 
     from sqlalchemy import Dialect
     from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -147,6 +147,38 @@ def cancel(connection: DBAPIConnection | None, timeout: float) -> None:
             # interpreter's lock held: on a silent network, no thread of this process would run
             # again. The server notices when it next writes.
             hang_up(connection)
+
+
+def backend_of(connection: DBAPIConnection) -> int:
+    """Return the number of the server process at the other end, as its greeting told it."""
+    driver = _driver_connection(connection)
+    if hasattr(driver, "get_server_pid"):  # asyncpg
+        return int(driver.get_server_pid())
+    return int(driver.info.backend_pid)
+
+
+def send(connection: DBAPIConnection, statements: str) -> int:
+    """Send SQL to PostgreSQL as one message, in no transaction of the driver's, and not prepared.
+
+    Returns:
+        the number of rows of a single SELECT.
+    """
+    driver = _driver_connection(connection)
+    if hasattr(driver, "get_server_pid"):  # asyncpg
+        _, _, rows_told = await_only(driver.execute(statements)).partition("SELECT ")
+        return int(rows_told or 0)
+    stand_in: Any = connection  # where the driver is asynchronous, and else the driver's own
+    before = stand_in.autocommit
+    stand_in.autocommit = True
+    if hasattr(driver, "pgconn"):  # psycopg
+        cursor = _complete(driver.execute(statements, prepare=False))
+    else:
+        cursor = driver.cursor()
+        cursor.execute(statements)
+    rows = int(cursor.rowcount)
+    _complete(cursor.close())
+    stand_in.autocommit = before
+    return rows
 
 
 def listener(connection: DBAPIConnection) -> Callable[[], bool]:
@@ -279,10 +311,9 @@ def _transport(driver: Any) -> Any:
     return driver._writer.transport  # noqa: SLF001 - no public name
 
 
-def _complete(outcome: Awaitable[object] | None) -> None:
+def _complete(outcome: Any) -> Any:
     """Await, in a greenlet of SQLAlchemy, what an asynchronous driver's method returned."""
-    if inspect.isawaitable(outcome):
-        await_only(outcome)
+    return await_only(outcome) if inspect.isawaitable(outcome) else outcome
 
 
 def _cancels_safely() -> bool:

@@ -103,7 +103,6 @@ def refuse_unsupported(settings: DatabaseSettings) -> None:
     asked = {
         "pipeline": settings.pipeline,
         "replicas": bool(settings.replicas),
-        "pool.reset": settings.pool.reset != "rollback",
     }
     faults = [
         Fault(path, "this release does not support this value yet; leave the default")

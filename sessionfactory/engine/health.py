@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from sessionfactory.engine import sqlite
 from sessionfactory.engine.errors import PoolExhaustedError
-from sessionfactory.errors import ClosedError
+from sessionfactory.errors import ClosedError, SettingsError
 from sessionfactory.status import Health
 
 if TYPE_CHECKING:
@@ -102,7 +102,8 @@ def _diagnose(error: Exception) -> Health:
     code = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None) or ""
     number = original.args[0] if original is not None and original.args else None
     refused = (
-        code.startswith(_REFUSALS)
+        isinstance(error, SettingsError)
+        or code.startswith(_REFUSALS)
         or (isinstance(number, int) and number in _MYSQL_REFUSALS)
         or any(words in text for words in _SPOKEN_REFUSALS)
     )

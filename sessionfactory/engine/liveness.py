@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import event
 from sqlalchemy.exc import InvalidatePoolError
 
-from sessionfactory.engine import connections
+from sessionfactory.engine import connections, state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,9 +32,12 @@ _HEARD: Final = "sessionfactory_heard"
 def check(engine: Engine, pool: PoolSettings, waiting: Waiting) -> None:
     """Look at a connection at each checkout; ping it if there is something, or after a while.
 
-    One that does not answer is replaced, and so are all others that were opened before: what
-    broke it, a restart or a fail-over, most likely broke them too.
+    With ``pool.reset="state"``, clear it at each checkout instead: that is a ping, too. One that
+    does not answer is replaced, and so are all others that were opened before: what broke it, a
+    restart or a fail-over, most likely broke them too.
     """
+    clears = pool.reset == "state"
+    ask = state.clearing(engine) if clears else engine.dialect.do_ping
 
     @event.listens_for(engine, "connect")
     def learn_to_look(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
@@ -50,14 +53,19 @@ def check(engine: Engine, pool: PoolSettings, waiting: Waiting) -> None:
         if returned is None:  # it is new
             return
         heard: Callable[[], bool] = record.info[_HEARD]
-        if heard() or time.monotonic() - returned >= pool.ping_after:
-            _ping(engine, connection, pool.ping_timeout, waiting)
+        if clears or heard() or time.monotonic() - returned >= pool.ping_after:
+            _ask(ask, connection, pool.ping_timeout, waiting)
 
 
-def _ping(engine: Engine, connection: DBAPIConnection, timeout: float, waiting: Waiting) -> None:
-    """Ping a connection, and hang it up when it does not answer in time: that ends the ping."""
+def _ask(
+    ask: Callable[[DBAPIConnection], object],
+    connection: DBAPIConnection,
+    timeout: float,
+    waiting: Waiting,
+) -> None:
+    """Ask something of a connection, and hang it up if it does not answer in time: that ends it."""
     try:
         with waiting.alarm(timeout, lambda: connections.hang_up(connection)):
-            engine.dialect.do_ping(connection)
+            ask(connection)
     except Exception as error:
         raise InvalidatePoolError from error

@@ -19,8 +19,10 @@ from sessionfactory.engine import (
     limits,
     liveness,
     overdue,
+    poolers,
     readonly,
     sqlite,
+    state,
     tls,
 )
 from sessionfactory.engine.drain import drain, strike_out
@@ -85,6 +87,8 @@ class ManagedEngine:
         self._url = drivers.with_driver(settings.url, is_async=is_async)
         drivers.load_dialect(self._url, is_async=is_async)
         drivers.refuse_unsupported(settings)
+        if settings.pool.reset == "state":
+            state.refuse_other_databases(self._url)
         credentials.refuse_coroutine(settings, is_async=is_async)
         self._options = _engine_options(settings, self._url, is_async=is_async)
         self._engine: Engine | None = None
@@ -219,6 +223,7 @@ class ManagedEngine:
         self.ledger.keep(engine.pool)
         drivers.speak_asyncpg(engine)
         credentials.hand_over(engine, self.settings, self._waiting)
+        poolers.recognise(engine, self.settings.pool)
         event.listen(engine, "handle_error", unwrap, retval=True)
         forks.guard(engine, self._file)
         readonly.enforce(engine)
@@ -226,7 +231,7 @@ class ManagedEngine:
         limits.limit_mysql(engine, self.settings)
         if engine.dialect.name == "sqlite":
             sqlite.prepare(engine, self.settings.sqlite, self.name)
-        elif self.settings.pool.pre_ping:
+        elif self.settings.pool.pre_ping or self.settings.pool.reset == "state":
             liveness.check(engine, self.settings.pool, self._waiting)
         if self.settings.pool.hold_warning is not None:
             renew = overdue.warn_of_long_holds(engine, self.ledger, self.settings.pool.hold_warning)

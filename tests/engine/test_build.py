@@ -11,7 +11,6 @@ from sqlalchemy.engine import default
 
 from sessionfactory import (
     DatabaseSettings,
-    PoolSettings,
     SettingsError,
     SqlAlchemySessionFactory,
 )
@@ -27,15 +26,10 @@ def test_what_this_release_cannot_do_is_refused() -> None:
         "postgresql://app@db/app",
         pipeline=True,
         replicas=["postgresql://app@replica/app"],
-        pool=PoolSettings(reset="state"),
     )
     with pytest.raises(SettingsError, match="this release does not support this value") as caught:
         SqlAlchemySessionFactory(settings)
-    assert [fault.path for fault in caught.value.faults] == [
-        "pipeline",
-        "replicas",
-        "pool.reset",
-    ]
+    assert [fault.path for fault in caught.value.faults] == ["pipeline", "replicas"]
 
 
 def test_driver_argument_that_a_setting_covers() -> None:

@@ -139,10 +139,13 @@ def test_news_are_no_death(postgres_server: PostgresServer) -> None:
                 assert session.scalar(backend) == first
 
 
+@pytest.mark.parametrize("reset", ["rollback", "state"])
 @pytest.mark.parametrize("driver", ["psycopg", "psycopg2", "asyncpg", "psycopg_async"])
-def test_silent_network(driver: str, postgres_server: PostgresServer) -> None:
+def test_silent_network(
+    driver: str, reset: Literal["rollback", "state"], postgres_server: PostgresServer
+) -> None:
     """A connection that does not answer within ping_timeout is given up, and a new one made."""
-    pool = PoolSettings(size=2, max_overflow=0, ping_after=0, ping_timeout=0.2)
+    pool = PoolSettings(size=2, max_overflow=0, ping_after=0, ping_timeout=0.2, reset=reset)
     with FaultProxy(postgres_server.url) as proxy:
         url = proxy.url.set(drivername=f"postgresql+{driver.removesuffix('_async')}")
         settings = DatabaseSettings(url, pool=pool, connect_timeout=30)

@@ -1,26 +1,28 @@
 #!/bin/sh
-# Fetch MariaDB, Galera and what they need into a folder. Nothing is installed, no service starts,
-# and no root is needed: Debian's and Ubuntu's packages are downloaded and unpacked.
+# Fetch a server and what it needs into a folder. Nothing is installed, no service starts, and no
+# root is needed: Debian's and Ubuntu's packages are downloaded and unpacked.
 #
-# usage: fetch-mariadb.sh [FOLDER]        default: .mariadb in the current directory
+# usage: fetch-packages.sh NAME FOLDER PROGRAM PACKAGE...
 set -eu
 umask 022
 
-folder=${1:-.mariadb}
-wanted="mariadb-server-core mariadb-server mariadb-client-core mariadb-client mariadb-backup
-        galera-4 rsync socat"
+name=$1
+folder=$2
+program=$3  # below usr/sbin; it is there when all is
+shift 3
+wanted="$*"
 
-if [ -x "$folder/usr/sbin/mariadbd" ]; then
+if [ -x "$folder/usr/sbin/$program" ]; then
     echo "$folder is there already; delete it to fetch it again"
     exit 0
 elif [ -e "$folder" ] && ! rmdir "$folder" 2>/dev/null; then
-    echo "$0: $folder exists and holds something that is not MariaDB" >&2
+    echo "$0: $folder exists and holds something that is not $name" >&2
     exit 1
 fi
 for tool in apt-get dpkg-deb; do
     command -v "$tool" >/dev/null || {
         echo "$0: no $tool: this way works on Debian and Ubuntu only." >&2
-        echo "Install MariaDB, or set SESSIONFACTORY_MARIADB_DIR to an unpacked one." >&2
+        echo "Install $name; its tests find it." >&2
         exit 1
     }
 done
@@ -57,7 +59,7 @@ if ! download; then
     mkdir -p "$scratch/lists/partial" "$scratch/cache/archives/partial"
     if ! apt update >"$scratch/log" 2>&1 || ! download; then
         cat "$scratch/log" >&2
-        echo "$0: apt-get could not download MariaDB (its words are above). If it knows no such" >&2
+        echo "$0: apt-get could not download $name (its words are above). If it knows no such" >&2
         echo "package, let root run: apt-get update" >&2
         exit 1
     fi
@@ -76,8 +78,9 @@ for place in bin sbin lib; do  # packages from before the merge into usr
     fi
 done
 rm -rf "${folder:?}.part/etc"
+mkdir -p "$folder.part/usr/share"
 find "$folder.part/usr/share" -mindepth 1 -maxdepth 1 ! -name mysql ! -name mariadb \
     -exec rm -rf {} +
 chmod -R a+rX "$folder.part"  # a server of root's runs as somebody else
 mv "$folder.part" "$folder"
-echo "MariaDB is in $folder ($(du -sh "$folder" | cut -f1))"
+echo "$name is in $folder ($(du -sh "$folder" | cut -f1))"

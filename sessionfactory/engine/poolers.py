@@ -1,0 +1,85 @@
+"""Poolers between us and PostgreSQL, such as PgBouncer: recognised, and the driver set accordingly.
+
+A pooler in transaction mode gives each transaction another connection to the server. A statement
+that a driver prepared on one is not there on the next, or is another client's of the same name:
+then psycopg reads wrong rows without an error. The pooler shows when a connection is opened, for
+the process that the server named in its greeting is not the one that answers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+from uuid import uuid4
+
+from sessionfactory.engine import connections
+from sessionfactory.errors import Fault, SettingsError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+
+    from sessionfactory.settings import PoolSettings
+
+
+def _unique_name() -> str:
+    """Return a name for a prepared statement that no other client of a pooler has."""
+    return f"__sessionfactory_{uuid4()}__"
+
+
+# psycopg2 prepares nothing by itself.
+_PREPARE_NOTHING: Final[dict[str, dict[str, object]]] = {
+    "psycopg": {"prepare_threshold": None},
+    "asyncpg": {
+        "statement_cache_size": 0,
+        "prepared_statement_cache_size": 0,
+        "prepared_statement_name_func": _unique_name,
+    },
+}
+
+
+def recognise(engine: Engine, pool: PoolSettings) -> None:
+    """Have an engine look for a pooler whenever it connects, until it found one.
+
+    That takes a round trip for each connection. One connection is opened anew: the first that is
+    found to lead to a pooler. What the user said about prepared statements himself, wins.
+
+    Connecting raises ``SettingsError`` behind a pooler if ``pool.reset`` is ``"state"``.
+    """
+    dialect = engine.dialect
+    safely = _PREPARE_NOTHING.get(dialect.driver, {})
+    refused = pool.reset == "state"
+    if dialect.name != "postgresql" or not (safely or refused):
+        return
+    opened = dialect.connect
+    is_found = False
+
+    def connect(*arguments: object, **keywords: object) -> DBAPIConnection:
+        nonlocal is_found
+        if not is_found:  # another thread may find it while this one connects
+            connection = opened(*arguments, **keywords)
+            if _is_direct(connection):
+                return connection
+            connection.close()
+            if refused:
+                raise SettingsError([Fault("pool.reset", _WHY)])
+            is_found = True
+        return opened(*arguments, **{**safely, **keywords})
+
+    connections.connect_through(dialect, connect)
+
+
+_WHY: Final = (
+    'a pooler, such as PgBouncer, stands before this server, and "state" would clear a connection'
+    " that it has given to somebody else; leave the default"
+)
+
+
+def _is_direct(connection: DBAPIConnection) -> bool:
+    backend = connections.backend_of(connection)
+    # A condition, because asyncpg returns no rows of what it does not prepare.
+    asked = f"SELECT 1 WHERE pg_catalog.pg_backend_pid() = {backend}"
+    try:
+        return connections.send(connection, asked) == 1
+    except BaseException:
+        connections.hang_up(connection)
+        raise

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from sessionfactory._null import AsyncNullSessionFactory, NullSessionFactory
     from sessionfactory._sync import SqlAlchemySessionFactory
     from sessionfactory.async_registry import AsyncSessionFactoryRegistry
-    from sessionfactory.engine.errors import PoolExhaustedError
+    from sessionfactory.engine.errors import ConnectTimeoutError, PoolExhaustedError
     from sessionfactory.errors import (
         AfterCommitError,
         ClosedError,
@@ -53,6 +53,7 @@ __all__ = [
     "AsyncSqlAlchemySessionFactory",
     "ClosedError",
     "CommitUncertainError",
+    "ConnectTimeoutError",
     "DatabaseSettings",
     "EventLoopError",
     "Fault",
@@ -86,7 +87,7 @@ _MODULES = {
     "_null": ("AsyncNullSessionFactory", "NullSessionFactory"),
     "_sync": ("SqlAlchemySessionFactory",),
     "async_registry": ("AsyncSessionFactoryRegistry",),
-    "engine.errors": ("PoolExhaustedError",),
+    "engine.errors": ("ConnectTimeoutError", "PoolExhaustedError"),
     "errors": (
         "AfterCommitError",
         "ClosedError",

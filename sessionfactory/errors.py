@@ -12,6 +12,8 @@ SessionFactoryError
 ├── ForkedConnectionError                    a forked process used what its parent has open
 ├── PoolExhaustedError (also sqlalchemy.exc.TimeoutError)
 │                                            no connection came free in time; lists who holds them
+├── ConnectTimeoutError (also sqlalchemy.exc.TimeoutError)
+│                                            no connection could be opened in time
 └── of sessionfactory.testing
     ├── ConformanceError (also AssertionError)  a factory breaks promises of the interface
     ├── InterleavedTransactionsError            a transaction ended while a later one was open
@@ -21,8 +23,9 @@ SessionFactoryError
     ├── ConnectionLostError                     a test lost the connection under its fake
     └── NotUndoneError                          something was committed that cannot be undone
 
-``PoolExhaustedError`` lives in ``sessionfactory.engine.errors``, because this module must not
-import SQLAlchemy. SQLAlchemy's own errors pass through untouched. No message contains a secret.
+Those that are SQLAlchemy's ``TimeoutError`` live in ``sessionfactory.engine.errors``, because this
+module must not import SQLAlchemy. SQLAlchemy's own errors pass through untouched. No message
+contains a secret.
 """
 
 from __future__ import annotations

@@ -43,7 +43,9 @@ class PoolSettings:
     Args:
         size: connections kept open.
         max_overflow: connections beyond ``size`` that a rush may open; they close on return.
-        timeout: seconds a checkout may take in all before ``PoolExhaustedError``.
+        timeout: seconds a checkout may take in all: to wait for a connection
+            (``PoolExhaustedError``), to open one and set it up (``ConnectTimeoutError``), to ask
+            whether it lives. With another ``kind`` than ``"fair"``, to wait for one only.
         recycle: seconds after which a connection is replaced when it is next taken.
         pre_ping: whether a connection that was idle is asked for a sign of life before it is used.
         ping_after: a connection used within this many seconds is trusted without asking.

@@ -1,26 +1,28 @@
-"""Connections are opened within the deadline of the checkout that needs them.
+"""Connections are opened, and set up, within the deadline of the checkout that needs them.
 
 The drivers' own time limits do not make one: some round half a second up to two, or down to "for
-ever", some do not cover the server's greeting, none covers the look-up of its name. So a connection
-is opened apart, in a thread or in a task, and whoever waits for it leaves at the deadline. Nothing
-is cancelled: a cancelled connect can take ten seconds to say so. A connection that comes late is
-kept for the next one.
+ever", some do not cover the server's greeting, none covers the look-up of its name, nor what
+``connect`` listeners send. So a connection is opened apart, in a thread or in a task, and whoever
+waits for it leaves at the deadline. An attempt is not cancelled: a cancelled connect can take ten
+seconds to say so. A connection that comes late is kept for the next one.
 """
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import ExitStack
 from functools import partial
 from random import random
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from attrs import frozen
 from sqlalchemy.exc import TimeoutError as SqlAlchemyTimeoutError
 from sqlalchemy.pool import Pool
 
+from sessionfactory.engine import connections
 from sessionfactory.engine.handoff import Line
 from sessionfactory.engine.records import FairRecord
+from sessionfactory.engine.waiting import TookLongerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,9 +32,12 @@ if TYPE_CHECKING:
     from sqlalchemy.pool.base import _CreatorFnType, _CreatorWRecFnType
 
     from sessionfactory.engine.handoff import Waiter
-    from sessionfactory.engine.records import Permits
+    from sessionfactory.engine.waiting import Waiting
 
 T = TypeVar("T")
+
+_LATE: Final = 1.0
+"""Seconds that the set-up of a connection has which was opened at the deadline, or after it."""
 
 
 @frozen
@@ -43,11 +48,14 @@ class _Outcome(Generic[T]):
     error: BaseException | None = None
 
 
-class _Attempt:
+class _Attempt(Generic[T]):
     """An attempt to connect that is under way."""
 
     runs_in: object = None
     """The task, kept here because an event loop keeps its tasks weakly; or the thread."""
+
+    def __init__(self, waiter: Waiter[_Outcome[T]]) -> None:
+        self.waiter = waiter
 
 
 class Connector(Generic[T]):
@@ -70,8 +78,9 @@ class Connector(Generic[T]):
         self._limit = limit
         self._start = start
         self._waiter = waiter
-        self._under_way: dict[_Attempt, None] = {}
-        self._line: Line[_Attempt] = Line(waiter, self._begin, self._end)
+        self._under_way: dict[_Attempt[T], None] = {}
+        self._line: Line[_Attempt[T]] = Line(waiter, self._begin, self._end)
+        self._closed = False
 
     def open(
         self, connect: Callable[[], T], deadline: float, late: Callable[[T], None]
@@ -86,8 +95,11 @@ class Connector(Generic[T]):
         attempt = self._line.stand(lambda waiter: waiter.wait(deadline))
         if attempt is None:
             return None
-        waiter: Waiter[_Outcome[T]] = self._waiter()
-        call = partial(self._attempt, attempt, connect, waiter, late)
+        if self._closed:
+            self._end(attempt)
+            return None
+        waiter = attempt.waiter
+        call = partial(self._attempt, attempt, connect, late)
         try:
             attempt.runs_in = self._start(call)
         except BaseException:  # no thread can be started
@@ -107,13 +119,17 @@ class Connector(Generic[T]):
             raise outcome.error
         return outcome.connection
 
+    def close(self) -> None:
+        """Let nobody wait any more; what comes is late."""
+        self._closed = True
+        self._line.close()
+        for attempt in tuple(self._under_way):
+            attempt.waiter.send_away()
+
     def _attempt(
-        self,
-        attempt: _Attempt,
-        connect: Callable[[], T],
-        waiter: Waiter[_Outcome[T]],
-        late: Callable[[T], None],
+        self, attempt: _Attempt[T], connect: Callable[[], T], late: Callable[[T], None]
     ) -> None:
+        waiter = attempt.waiter
         try:
             connection = connect()
         except BaseException as error:  # noqa: BLE001 - whoever still waits for it raises it
@@ -124,14 +140,14 @@ class Connector(Generic[T]):
         finally:
             self._end(attempt)
 
-    def _begin(self) -> _Attempt | None:
+    def _begin(self) -> _Attempt[T] | None:
         if self._limit is not None and len(self._under_way) >= self._limit:
             return None
-        attempt = _Attempt()
+        attempt = _Attempt[T](self._waiter())
         self._under_way[attempt] = None
         return attempt
 
-    def _end(self, attempt: _Attempt) -> None:
+    def _end(self, attempt: _Attempt[T]) -> None:
         self._under_way.pop(attempt, None)
         self._line.settle()
 
@@ -139,50 +155,81 @@ class Connector(Generic[T]):
 class TimelyPool(Pool):
     """A pool of ``FairRecord``, whose connections are opened in time, and replaced one by one."""
 
-    _connector: Connector[DBAPIConnection] | None
+    _connector: Connector[FairRecord] | None
     """``None`` if connections are opened where they are asked for, however long it takes."""
     _recycle_jitter: float
+    _waiting: Waiting
 
     def _should_wrap_creator(
         self, creator: _CreatorFnType | _CreatorWRecFnType
     ) -> _CreatorWRecFnType:
-        # Every connection is opened by what this returns, also one that takes another's place.
+        # Every connection is opened by what this returns. What follows is its set-up.
         opened = super()._should_wrap_creator(creator)
 
         def open_one(rec: ConnectionPoolEntry) -> DBAPIConnection:
-            if not isinstance(rec, FairRecord):
-                return opened(rec)
-            connection = self._open(partial(opened, rec), rec)
-            if self._recycle > -1:
-                earlier = self._recycle_jitter * random()  # noqa: S311 - no secret
-                rec.due = monotonic() + self._recycle * (1 - earlier)
+            connection = opened(rec)
+            if isinstance(rec, FairRecord) and rec.opened is not None:
+                rec.opened(connection)
             return connection
 
         return open_one
 
-    def _open(self, opened: Callable[[], DBAPIConnection], record: FairRecord) -> DBAPIConnection:
-        came_late, record.came_late = record.came_late, None
-        if came_late is not None:
-            return came_late
+    def _connect(self, record: FairRecord) -> None:
+        """Give a record a connection, by its deadline if it has one."""
         if self._connector is None or record.deadline is None:
-            return opened()
-        adopt = partial(self._adopt, record.permits)
-        connection = self._connector.open(opened, record.deadline, adopt)
-        if connection is None:
-            raise self._too_late()
-        return connection
+            self._connect_here(record)
+        else:
+            record.take_over(self._in_time(self._connector, record, record.deadline))
 
-    def _adopt(self, permits: Permits, connection: DBAPIConnection) -> None:
+    def _connect_here(self, record: FairRecord) -> None:
+        record.connect_here()
+        if self._recycle > -1:
+            earlier = self._recycle_jitter * random()  # noqa: S311 - no secret
+            record.due = monotonic() + self._recycle * (1 - earlier)
+
+    def _in_time(
+        self, connector: Connector[FairRecord], record: FairRecord, deadline: float
+    ) -> FairRecord:
+        # In a record of its own, which the pool keeps if nobody waits for it any more.
+        fresh = record.stand_in()
+        opened = connector.open(partial(self._set_up, fresh, deadline), deadline, self._adopt)
+        if opened is None:
+            raise self._too_late()
+        return opened
+
+    def _set_up(self, record: FairRecord, deadline: float) -> FairRecord:
+        """Open a connection, and have listeners set it up, which may wait for the server, too.
+
+        They are not left to themselves at the deadline: the first connection of an engine is set up
+        under a lock, and who waited there for ever would keep everybody else from connecting.
+        """
+        limits = ExitStack()
+
+        def limit(connection: DBAPIConnection) -> None:
+            seconds = max(deadline - monotonic(), _LATE)
+            hang_up = partial(connections.hang_up, connection)
+            limits.enter_context(self._waiting.alarm(seconds, hang_up))
+
+        record.opened = limit
+        try:
+            with limits:
+                self._connect_here(record)
+        except TookLongerError:
+            record.invalidate()
+            raise self._too_late() from None
+        except BaseException:
+            record.invalidate()  # SQLAlchemy 2.0 leaves it open
+            raise
+        record.opened = None
+        return record
+
+    def _adopt(self, record: FairRecord) -> None:
         """Take a connection into the pool for which nobody waits any more, or close it."""
-        record = FairRecord(self, permits)
-        if not permits.take(record):
-            self._close_connection(connection)
-            return
-        record.came_late = connection
-        with suppress(Exception):  # a listener's; and SQLAlchemy has closed the connection
-            record.get_connection()
+        if record.permits.take(record):
             record.unused = False
-        self._return_conn(record)
+            self._return_conn(record)
+        else:
+            record.close()
 
     def _too_late(self) -> Exception:
         """Return what a caller gets for whom no connection was opened in time."""

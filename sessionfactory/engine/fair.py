@@ -19,12 +19,12 @@ from sqlalchemy.util.concurrency import greenlet_spawn
 from sessionfactory.engine.connecting import Connector, TimelyPool
 from sessionfactory.engine.handoff import Line, TaskWaiter, ThreadWaiter, Waiter
 from sessionfactory.engine.records import FairRecord, Permits
+from sessionfactory.engine.waiting import Tasks, Threads, Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy import Dialect
-    from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.event.base import _DispatchCommon
     from sqlalchemy.event.registry import _ListenerFnType
     from sqlalchemy.log import _EchoFlagType
@@ -78,7 +78,8 @@ class FairPool(TimelyPool):
             longest.
         recycle_jitter: by how much of ``recycle`` a connection may be replaced earlier, at random.
         connect_in_time: whether ``timeout`` includes the time that it takes to open a connection.
-            Then that happens in another thread. A connection that comes too late stays in the pool.
+            Then that happens in another thread, and so do the calls of listeners to ``do_connect``
+            and ``connect``. A connection that comes too late stays in the pool.
         options: those of every ``Pool``.
     """
 
@@ -86,6 +87,7 @@ class FairPool(TimelyPool):
     # So that ``echo_pool``, and whoever sets the level of "sqlalchemy.pool", reaches it.
     _sqla_logger_namespace = "sqlalchemy.pool.FairPool"
     _waiter: type[Waiter[Any]] = ThreadWaiter
+    _waiting: Waiting = Threads()
 
     def __init__(  # noqa: PLR0913, PLR0917 - QueuePool's, and create_engine looks for them
         self,
@@ -150,6 +152,8 @@ class FairPool(TimelyPool):
         For a pool whose owner is closing it.
         """
         self._line.close()
+        if self._connector is not None:
+            self._connector.close()
 
     def status(self) -> str:
         """Return the counters as a line of text."""
@@ -255,7 +259,7 @@ class FairPool(TimelyPool):
         """Return an idle connection, or the right to open one; ``None`` if the pool is full."""
         record = self._idle_one()
         if record is None and not self._permits.all_taken:
-            fresh = FairRecord(self, self._permits)
+            fresh = FairRecord(self, self._permits, self._connect)
             if fresh.permits.take(fresh):
                 return fresh
         return record
@@ -269,7 +273,7 @@ class FairPool(TimelyPool):
     def _new_permits(self) -> Permits:
         return Permits(self._limit, self._line.settle)
 
-    def _new_connector(self) -> Connector[DBAPIConnection]:
+    def _new_connector(self) -> Connector[FairRecord]:
         # As many again as the pool may have, for those that nobody waits for any more.
         limit = None if self._limit is None else 2 * self._limit
         return Connector(limit, self._start, self._waiter)
@@ -294,6 +298,7 @@ class AsyncFairPool(FairPool):
 
     _is_asyncio = True
     _waiter = TaskWaiter
+    _waiting = Tasks()
     _dialect = AsyncAdaptedQueuePool._dialect  # noqa: SLF001 - the stand-in until there is an engine
 
     @staticmethod

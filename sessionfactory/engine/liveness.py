@@ -7,6 +7,7 @@ which was idle for a while is asked; within a time limit, for it may not answer.
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +15,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import InvalidatePoolError
 
 from sessionfactory.engine import connections, state
+from sessionfactory.engine.records import deadline_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +56,9 @@ def check(engine: Engine, pool: PoolSettings, waiting: Waiting) -> None:
             return
         heard: Callable[[], bool] = record.info[_HEARD]
         if clears or heard() or time.monotonic() - returned >= pool.ping_after:
-            _ask(ask, connection, pool.ping_timeout, waiting)
+            deadline = deadline_of(record)
+            left = math.inf if deadline is None else max(0.0, deadline - time.monotonic())
+            _ask(ask, connection, min(pool.ping_timeout, left), waiting)
 
 
 def _ask(

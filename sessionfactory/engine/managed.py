@@ -283,9 +283,11 @@ def _engine_options(settings: DatabaseSettings, url: URL, *, is_async: bool) -> 
     }
     if pool.kind == "none" and not in_memory:
         return options | {"poolclass": LedgerNullPool}
+    options |= {"pool_size": size, "max_overflow": overflow, "pool_timeout": pool.timeout}
+    if pool.kind == "queue":
+        return options | {"poolclass": _POOLS["queue", is_async]}
+    # A file is opened in no time, and without a thread apart.
     return options | {
-        "poolclass": _POOLS["queue" if pool.kind == "queue" else "fair", is_async],
-        "pool_size": size,
-        "max_overflow": overflow,
-        "pool_timeout": pool.timeout,
+        "poolclass": _POOLS["fair", is_async],
+        "connect_in_time": not on_sqlite,
     }

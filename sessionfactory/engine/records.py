@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from sqlalchemy.pool.base import _ConnectionRecord
 
@@ -79,19 +79,56 @@ class FairRecord(_ConnectionRecord):
         unused: whether there never was a connection: it is the right to open one.
         deadline: until when the checkout under way has to end, on the monotonic clock.
         due: when the connection is to be replaced by a fresh one, on the monotonic clock.
-        came_late: a connection that was opened for somebody who no longer waits for it.
+        opened: told of each connection as the driver opened it, before it is set up.
     """
 
-    __slots__ = ("came_late", "deadline", "due", "permit", "permits", "unused")
+    __slots__ = ("_connect", "_pool", "deadline", "due", "opened", "permit", "permits", "unused")
 
-    def __init__(self, pool: Pool, permits: Permits) -> None:
+    def __init__(
+        self, pool: Pool, permits: Permits, connect: Callable[[FairRecord], None] | None = None
+    ) -> None:
         super().__init__(pool, connect=False)
+        self._pool = pool
         self.permits: Permits = permits
         self.permit: weakref.ref[FairRecord] | None = None
         self.unused: bool = True
         self.deadline: float | None = None
         self.due: float = inf
-        self.came_late: DBAPIConnection | None = None
+        self.opened: Callable[[DBAPIConnection], None] | None = None
+        self._connect = connect or FairRecord.connect_here
+
+    # SQLAlchemy's private name for the step that opens a connection and has listeners set it up,
+    # wherever one is missing: ``tests/engine/test_connecting.py`` notices if it moves.
+    def _ConnectionRecord__connect(self) -> None:  # noqa: N802
+        self._connect(self)
+
+    def connect_here(self) -> None:
+        """Open a connection and have it set up, however long it takes."""
+        _CONNECT(self)
+
+    def stand_in(self) -> FairRecord:
+        """Return a record without a permit, in which a connection is opened for this one."""
+        record = FairRecord(self._pool, self.permits, self._connect)
+        record.deadline = self.deadline
+        record._notes.update(self._notes)
+        return record
+
+    def take_over(self, other: FairRecord) -> None:
+        """Have the connection of another record, which has none then."""
+        self.dbapi_connection, other.dbapi_connection = other.dbapi_connection, None
+        self.starttime, self.fresh = other.starttime, True
+        self.due = other.due
+        self.info.update(other.info)
+        self._notes.update(other._notes)
+
+    @property
+    def _notes(self) -> dict[Any, Any]:
+        return cast("dict[Any, Any]", self.record_info)  # which no record is without
+
+
+_CONNECT: Final[Callable[[_ConnectionRecord], None]] = vars(_ConnectionRecord)[
+    "_ConnectionRecord__connect"
+]
 
 
 def deadline_of(record: ConnectionPoolEntry) -> float | None:

@@ -17,16 +17,22 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from sqlalchemy.util.concurrency import await_only, greenlet_spawn
 
 from sessionfactory.engine import endings
+from sessionfactory.engine.handoff import TaskWaiter, ThreadWaiter
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
     from concurrent.futures import Future
 
+    from sessionfactory.engine.handoff import Waiter
     from sessionfactory.engine.ledger import Ledger
     from sessionfactory.rotating import RotatingSecret
 
 
 T = TypeVar("T")
+
+
+class TookLongerError(Exception):
+    """Something was cut off, because it took longer than it may."""
 
 
 class Waiting(Protocol):
@@ -53,7 +59,11 @@ class Waiting(Protocol):
         ...
 
     def alarm(self, timeout: float, call: Callable[[], None]) -> AbstractContextManager[None]:
-        """Make a call if the block takes longer than ``timeout`` seconds."""
+        """Make a call if the block takes longer than ``timeout`` seconds, and raise at its end.
+
+        Raises:
+            TookLongerError: the call was made, whatever came of the block.
+        """
         ...
 
     def refresh(self, secret: RotatingSecret) -> None:
@@ -103,13 +113,17 @@ class Threads:
     @contextmanager
     def alarm(self, timeout: float, call: Callable[[], None]) -> Generator[None]:
         """Have a thread make the call."""
-        timer = threading.Timer(timeout, call)
+        block: ThreadWaiter[bool] = ThreadWaiter()
+        timer = threading.Timer(timeout, _ring, (block, call))
         timer.daemon = True
         timer.start()
         try:
             yield
         finally:
             timer.cancel()
+            if block.leave():
+                timer.join()  # it is in the midst of the call
+                raise TookLongerError(f"it took longer than {timeout:g} s")
 
     def refresh(self, secret: RotatingSecret) -> None:
         """Ask in this thread."""
@@ -153,11 +167,14 @@ class Tasks:
     @contextmanager
     def alarm(self, timeout: float, call: Callable[[], None]) -> Generator[None]:
         """Have the event loop make the call."""
-        handle = asyncio.get_running_loop().call_later(timeout, call)
+        block: TaskWaiter[bool] = TaskWaiter()
+        handle = asyncio.get_running_loop().call_later(timeout, _ring, block, call)
         try:
             yield
         finally:
             handle.cancel()
+            if block.leave():
+                raise TookLongerError(f"it took longer than {timeout:g} s")
 
     def refresh(self, secret: RotatingSecret) -> None:
         """Await a coroutine function's answer; have another thread wait for a function's."""
@@ -169,6 +186,11 @@ class Tasks:
         self._started.add(task)
         task.add_done_callback(self._started.discard)
         return task
+
+
+def _ring(block: Waiter[bool], call: Callable[[], None]) -> None:
+    if block.offer(True):
+        call()
 
 
 async def _within(event: Awaitable[object], timeout: float) -> None:

@@ -94,6 +94,21 @@ def test_connect_in_flight(url: str) -> None:
     assert factory.status().size == 0
 
 
+def test_connecting_callers_are_told(postgres_server: PostgresServer) -> None:
+    """Who connects to a server that does not answer is told at once that the factory closed."""
+    pool = PoolSettings(timeout=3600)
+    with FaultProxy(postgres_server.url) as proxy:
+        factory = SqlAlchemySessionFactory(DatabaseSettings(proxy.url, pool=pool))
+        proxy.black_hole()
+        with factory() as session:
+            caller = Caller(lambda: session.execute(text("SELECT 1")))
+            while not proxy.connections:
+                pass
+            assert factory.close(timeout=3600) == ()
+            caller.join()
+    assert isinstance(caller.error, ClosedError)
+
+
 def test_waiting_callers_are_woken(url: str) -> None:
     """Who waits for a connection when the factory closes is told at once, each of them."""
     pool = PoolSettings(size=1, max_overflow=0, timeout=3600)

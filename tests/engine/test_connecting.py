@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, cast
 import pytest
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.exc import TimeoutError as SqlAlchemyTimeoutError
-from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool.base import _ConnectionRecord
 from sqlalchemy.util.concurrency import await_only, greenlet_spawn
 
@@ -19,7 +18,6 @@ from sessionfactory.engine.connecting import Connector
 from sessionfactory.engine.fair import AsyncFairPool, FairPool
 from sessionfactory.engine.handoff import ThreadWaiter
 from sessionfactory.engine.records import FairRecord, deadline_of
-from sessionfactory.testing import FaultProxy
 from tests.engine.sqlite_pools import Caller, record_of, until
 
 if TYPE_CHECKING:
@@ -28,13 +26,8 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
-    from sessionfactory.testing import MariaDBServer, PostgresServer
     from tests.engine.sqlite_pools import Databases
 
-SOON = 0.3
-"""The timeout of pools whose server is silent, in seconds."""
-LONG = 10
-"""Long after that, on a busy machine, and long before any driver's own limit."""
 ONE = text("SELECT 1")
 
 
@@ -160,6 +153,70 @@ def test_late_error(slow: Slow, databases: Databases) -> None:
     assert (pool.checkedin(), pool.checkedout()) == (0, 0)
 
 
+def test_set_up_elsewhere(databases: Databases) -> None:
+    """A listener runs where a connection is opened; what it notes is there at the checkout."""
+    pool = FairPool(databases.connect, timeout=20, connect_in_time=True)
+    notes: list[object] = []
+
+    @event.listens_for(pool, "connect")
+    def note(_connection: object, record: ConnectionPoolEntry) -> None:
+        record.info["thread"] = threading.current_thread().name
+        times = record.record_info
+        assert times is not None
+        times["connected"] = times.get("connected", 0) + 1
+        notes.append(deadline_of(record))
+
+    with pool.connect() as connection:
+        assert connection.info == {"thread": "sessionfactory-connect"}
+        connection.invalidate()
+    with pool.connect() as connection:
+        assert connection.info == {"thread": "sessionfactory-connect"}
+        assert connection.record_info == {"connected": 2}
+    assert None not in notes
+    assert len(databases.open) == 1
+
+
+def test_set_up_fails(databases: Databases) -> None:
+    """What a listener raises is raised at the checkout, and the connection is closed."""
+    pool = FairPool(databases.connect, timeout=20, connect_in_time=True)
+
+    @event.listens_for(pool, "connect")
+    def refuse(*_: object) -> None:
+        raise ValueError("not like this")
+
+    with pytest.raises(ValueError, match="not like this"):
+        pool.connect()
+    assert (pool.checkedout(), databases.opened, len(databases.open)) == (0, 1, 0)
+
+
+def test_late_connection_is_recycled(slow: Slow) -> None:
+    """A connection that came late is due like any other."""
+    pool = FairPool(slow.connect, 1, 0, 0.01, connect_in_time=True, recycle=3600)
+    with pytest.raises(SqlAlchemyTimeoutError):
+        pool.connect()
+    slow.go_on()
+    until(lambda: pool.checkedin() == 1)
+    with pool.connect() as connection:
+        assert record_of(connection).due < time.monotonic() + 3600
+
+
+def test_owner_closes(slow: Slow, databases: Databases) -> None:
+    """Who connects when the pool is closed waits no longer, and nobody begins to afterwards."""
+    pool = timely(slow, timeout=20, size=2)
+    caller = Caller(pool.connect)
+    until(lambda: slow.asked == 1)
+    pool.turn_away()
+    with pytest.raises(SqlAlchemyTimeoutError):
+        caller.join()
+    assert pool._connector is not None
+    record = FairRecord(pool, pool._permits)
+    assert pool._connector.open(lambda: record, time.monotonic() + 20, FairRecord.close) is None
+    assert slow.asked == 1
+    pool.dispose()
+    slow.go_on()
+    until(lambda: databases.opened == 1 and not databases.open)
+
+
 def test_no_more_than_twice_as_many_attempts(slow: Slow) -> None:
     """A server that never answers does not fill the process with threads."""
     pool = timely(slow, size=2)
@@ -280,65 +337,6 @@ def test_listener_has_deadline_and_context(url: str) -> None:
     assert value == "mine"
     again = cast("FairPool", engine.pool)
     assert again._connector is not None
-
-
-def silence(proxy: FaultProxy, how: str) -> None:
-    """Have a server not answer."""
-    if how == "deaf":
-        proxy.deaf()
-    else:
-        proxy.black_hole()
-
-
-silent = pytest.mark.parametrize("how", ["black hole", "deaf"])
-
-
-@silent
-@pytest.mark.parametrize("driver", ["psycopg", "psycopg2", "pymysql"])
-def test_silent_server(driver: str, how: str, request: pytest.FixtureRequest) -> None:
-    """Whoever connects to a server that does not answer is back at the deadline; then it heals."""
-    name = "mariadb_server" if driver == "pymysql" else "postgres_server"
-    server: PostgresServer | MariaDBServer = request.getfixturevalue(name)
-    with FaultProxy(server.url_for(driver)) as proxy:
-        engine = create_engine(
-            proxy.url, poolclass=FairPool, pool_size=3, pool_timeout=SOON, connect_in_time=True
-        )
-        silence(proxy, how)
-        began = time.monotonic()
-        with pytest.raises(SqlAlchemyTimeoutError):
-            engine.connect()
-        assert SOON <= time.monotonic() - began < LONG
-        proxy.restore()
-        cast("FairPool", engine.pool)._timeout = LONG
-        with engine.connect() as connection:
-            assert connection.scalar(ONE) == 1
-        engine.dispose()
-
-
-@silent
-@pytest.mark.parametrize("driver", ["psycopg", "asyncpg", "aiomysql"])
-def test_silent_server_async(driver: str, how: str, request: pytest.FixtureRequest) -> None:
-    """So is whoever does so in a task."""
-    name = "mariadb_server" if driver == "aiomysql" else "postgres_server"
-    server: PostgresServer | MariaDBServer = request.getfixturevalue(name)
-
-    async def main(proxy: FaultProxy) -> None:
-        engine = create_async_engine(
-            proxy.url, poolclass=AsyncFairPool, pool_timeout=SOON, connect_in_time=True
-        )
-        await asyncio.to_thread(silence, proxy, how)
-        began = time.monotonic()
-        with pytest.raises(SqlAlchemyTimeoutError):
-            await engine.connect()
-        assert SOON <= time.monotonic() - began < LONG
-        await asyncio.to_thread(proxy.restore)
-        cast("FairPool", engine.pool)._timeout = LONG
-        async with engine.connect() as connection:
-            assert await connection.scalar(ONE) == 1
-        await engine.dispose()
-
-    with FaultProxy(server.url_for(driver)) as proxy:
-        asyncio.run(main(proxy))
 
 
 async def taken(pool: FairPool) -> PoolProxiedConnection:

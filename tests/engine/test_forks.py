@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, cast
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from sessionfactory import (
     DatabaseSettings,
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from sqlalchemy.orm import Session
+
+    from sessionfactory.testing import PostgresServer
 
 SEQUENCE = {
     "postgresql": "generate_series(1, 1000) AS n",
@@ -182,3 +186,27 @@ def test_open_result(factory: SqlAlchemySessionFactory) -> None:
 
         assert in_child(read_on) < 1000
         assert [row[0] for row in (*first, *result)] == list(range(1, 1001))
+
+
+def test_while_it_connects(postgres_server: PostgresServer) -> None:
+    """Who forks while a connection is being set up waits for no thread in the child."""
+    go_on = threading.Event()
+    pool = PoolSettings(size=1, max_overflow=0, timeout=20)
+    settings = DatabaseSettings(postgres_server.url, pool=pool)
+    with SqlAlchemySessionFactory(settings) as factory:
+        parent = os.getpid()
+        held = threading.Event()
+
+        @event.listens_for(factory.engine, "connect")
+        def hold(*_: object) -> None:
+            if os.getpid() == parent:
+                held.set()
+                assert go_on.wait(20)
+
+        with ThreadPoolExecutor(1) as threads:
+            mine = threads.submit(echo, factory)
+            assert held.wait(20)
+            child = Child(lambda: echo(factory))
+            theirs = child.outcome()
+            go_on.set()
+            assert not mine.result() & theirs

@@ -246,7 +246,7 @@ def test_ping_of_a_server_that_never_accepts(server_url: str, make: Make) -> Non
         for _ in range(3):
             health = factory.ping(timeout=0.05)
             assert health == Health("unreachable", None, "no connection within 0.05 s")
-        assert threading.active_count() <= before + 1
+        assert threading.active_count() <= before + 2  # one waits, one connects
 
 
 def test_ping_saturated(server_url: str, make: Make) -> None:

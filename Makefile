@@ -4,6 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 MIN := .venv-min
+BENCH := .venv-bench
 WORKERS ?= 2
 PYTEST := -m pytest -n $(WORKERS)
 .PHONY: help install demo fmt lint type test soak cov min matrix mariadb pgbouncer wheel-check bench check clean
@@ -75,8 +76,13 @@ mariadb:  ## fetch MariaDB and Galera into .mariadb, without installing anything
 pgbouncer:  ## fetch PgBouncer into .pgbouncer, without installing anything
 	tests/fetch-packages.sh PgBouncer .pgbouncer pgbouncer pgbouncer
 
-bench: install  ## measure against what a user would pick instead
-	$(BIN)/python -m benchmarks
+$(BENCH)/installed: pyproject.toml
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	touch $@
+
+bench: $(BENCH)/installed  ## measure against what a user would pick instead, and write it down
+	$(BENCH)/bin/python -m benchmarks --write
 
 check: mariadb pgbouncer lint type wheel-check min cov  ## all that CI runs
 	@$(MAKE) --no-print-directory test

@@ -1,4 +1,4 @@
-"""SQLite engines as a user makes them without this package, and with it."""
+"""Engines as a user makes them without this package, and with it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,21 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import URL, Connection, Engine
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.orm import Session
 
 WAL = ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = NORMAL")
 """What people add to SQLAlchemy's default, and this package has as its own."""
+
+
+@contextmanager
+def disposing(engine: Engine) -> Generator[Engine]:
+    """Dispose of an engine in the end."""
+    try:
+        yield engine
+    finally:
+        engine.dispose()
 
 
 def sqlite_url(file: Path | None) -> str:
@@ -57,10 +66,8 @@ def plain_engine(
         def start(connection: Connection) -> None:
             connection.exec_driver_sql(begin)
 
-    try:
+    with disposing(engine):
         yield engine
-    finally:
-        engine.dispose()
 
 
 def plain_sessions(engine: Engine) -> sessionmaker[Session]:
@@ -70,4 +77,9 @@ def plain_sessions(engine: Engine) -> sessionmaker[Session]:
 
 def our_factory(file: Path | None = None) -> SqlAlchemySessionFactory:
     """Return this package's factory, with nothing but its defaults. The caller closes it."""
-    return SqlAlchemySessionFactory(DatabaseSettings(sqlite_url(file)))
+    return factory_on(sqlite_url(file))
+
+
+def factory_on(url: str | URL) -> SqlAlchemySessionFactory:
+    """Return such a factory on any database. The caller closes it."""
+    return SqlAlchemySessionFactory(DatabaseSettings(url))

@@ -104,23 +104,44 @@ def _verdict(found: Spread, target: Target | None, *, same: float) -> str:
         target: what its median is asked to be.
         same: what it is of two candidates that do not differ.
     """
-    said: list[str] = []
-    if target is not None:
-        said.append("met" if target.met_by(found.median) else "missed")
-        if target.met_by(found.low) != target.met_by(found.high):
-            said.append("the spread reaches across the target")
+    said = [] if target is None else [_said(found, target)]
     if found.width > abs(found.median - same):
         said.append("not distinguishable")
     return "; ".join(said)
 
 
+def _said(found: Spread, target: Target) -> str:
+    met = "met" if target.met_by(found.median) else "missed"
+    across = target.met_by(found.low) != target.met_by(found.high)
+    return f"{met}; the spread reaches across the target" if across else met
+
+
+@frozen(kw_only=True)
+class Level:
+    """What one candidate is asked to reach by itself, in the group's unit."""
+
+    name: str
+    found: Spread
+    target: Target
+
+    @property
+    def met(self) -> bool:
+        """Whether the median meets the target."""
+        return self.target.met_by(self.found.median)
+
+    @property
+    def verdict(self) -> str:
+        """What may be said: met or missed, and whether the spread allows to say it."""
+        return _said(self.found, self.target)
+
+
 @frozen(kw_only=True)
 class Count:
-    """Something that was counted over all rounds."""
+    """Something that was counted over all rounds: out of so many, if there is such a number."""
 
     name: str
     value: int
-    out_of: int
+    out_of: int | None = None
     target: Target | None = None
 
     @property
@@ -136,10 +157,17 @@ class Count:
 
 @frozen
 class Unit:
-    """How samples are shown: seconds times a million, for instance, are ``µs``."""
+    """How samples are shown: seconds times a million, for instance, are ``µs``.
+
+    Args:
+        label: what a sample is, with its unit.
+        factor: what a sample is multiplied by to be shown.
+        better: which samples are better.
+    """
 
     label: str
     factor: float = 1.0
+    better: Literal["less", "more"] = "less"
 
 
 @frozen(kw_only=True)
@@ -151,24 +179,34 @@ class Group:
     rounds: int
     rows: tuple[Row, ...]
     growths: tuple[Growth, ...] = ()
+    levels: tuple[Level, ...] = ()
     counts: tuple[Count, ...] = ()
 
 
 @frozen(kw_only=True)
 class Table:
-    """What one module of this package found."""
+    """What one module of this package found.
+
+    Args:
+        name: its name, and that of its files.
+        title: what was measured.
+        notes: what one has to know to read it.
+        groups: what was found.
+        highlight: the title of a group that has a chart of its own, for the README.
+    """
 
     name: str
     title: str
     notes: tuple[str, ...]
     groups: tuple[Group, ...]
+    highlight: str | None = None
 
     def with_verdict(self, *, met: bool) -> tuple[str, ...]:
         """Name every row and count that met (or that missed) its target."""
         found: list[str] = []
         for group in self.groups:
-            lines: tuple[Row | Growth | Count, ...]
-            lines = (*group.rows, *group.growths, *group.counts)
+            lines: tuple[Row | Growth | Level | Count, ...]
+            lines = (*group.rows, *group.growths, *group.levels, *group.counts)
             found += [f"{group.title}: {line.name}" for line in lines if line.met is met]
         return tuple(found)
 
@@ -180,8 +218,10 @@ class Question:
     Args:
         title: what was measured.
         unit: how samples are shown.
-        targets: by candidate, what its ratio to the first candidate is asked to be.
+        targets: by candidate, what its ratio to the first candidate is asked to be; by the name
+            of a pair ("one, against other"), what theirs is.
         growth: by candidate, what it is asked to take beyond the first one, in the unit.
+        levels: by candidate, what it is asked to reach by itself, in the unit.
         also: pairs of candidates to compare beside, the second being the baseline.
     """
 
@@ -189,6 +229,7 @@ class Question:
     unit: Unit
     targets: Mapping[str, Target] = field(factory=dict[str, Target])
     growth: Mapping[str, Target] = field(factory=dict[str, Target])
+    levels: Mapping[str, Target] = field(factory=dict[str, Target])
     also: Sequence[tuple[str, str]] = ()
 
 
@@ -210,6 +251,16 @@ def _growth(question: Question, samples: Mapping[str, Sequence[float]]) -> list[
     return growths
 
 
+def _levels(question: Question, samples: Mapping[str, Sequence[float]]) -> list[Level]:
+    factor = question.unit.factor
+    return [
+        Level(
+            name=name, found=Spread.of([taken * factor for taken in samples[name]]), target=target
+        )
+        for name, target in question.levels.items()
+    ]
+
+
 def compare(
     question: Question, samples: Mapping[str, Sequence[float]], counts: Sequence[Count] = ()
 ) -> Group:
@@ -217,10 +268,11 @@ def compare(
     baseline, *others = samples
     spreads = {name: Spread.of(taken) for name, taken in samples.items()}
     rows = [Row(name=baseline, absolute=spreads[baseline])]
-    pairs = [(name, name, baseline, question.targets.get(name)) for name in others]
-    pairs += [(f"{one}, against {other}", one, other, None) for one, other in question.also]
-    for label, one, other, target in pairs:
+    pairs = [(name, name, baseline) for name in others]
+    pairs += [(f"{one}, against {other}", one, other) for one, other in question.also]
+    for label, one, other in pairs:
         ratio = Spread.of(ratios(samples[one], samples[other]))
+        target = question.targets.get(label)
         rows.append(Row(name=label, absolute=spreads[one], ratio=ratio, target=target))
     return Group(
         title=question.title,
@@ -228,5 +280,6 @@ def compare(
         rounds=len(samples[baseline]),
         rows=tuple(rows),
         growths=tuple(_growth(question, samples)),
+        levels=tuple(_levels(question, samples)),
         counts=tuple(counts),
     )

@@ -8,23 +8,19 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from attrs import frozen
-from sqlalchemy import text
 from sqlalchemy.orm import Session, scoped_session
 
 from benchmarks.databases import WAL, our_factory, plain_engine, plain_sessions
 from benchmarks.figures import Question, Table, Target, Unit, compare
 from benchmarks.harness import alternate, fastest, timed
+from benchmarks.scopes import begun_by_registry, nothing, opened_by_registry, scope, select
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sqlalchemy import Engine
 
     from benchmarks.figures import Group
+    from benchmarks.scopes import Operation, Work
     from sessionfactory import SessionFactory
-
-    Operation = Callable[[], None]
-    Work = Callable[[Session], object]
 
 _OURS = "SqlAlchemySessionFactory"
 _PLAIN = "sessionmaker"
@@ -39,7 +35,6 @@ _NOTES = (
     f"{_RECIPE}: does with SQLAlchemy's documented events what our engine does by itself.",
     f"{_ON_OURS}: what the factory costs, without its engine.",
 )
-_ONE = text("SELECT 1")
 
 
 @frozen(kw_only=True)
@@ -77,8 +72,8 @@ def measure(plan: Plan) -> Table:
 def _idle(plan: Plan) -> list[Group]:
     with plain_engine() as engine, our_factory() as factory:
         plain, scoped = plain_sessions(engine), scoped_session(plain_sessions(engine))
-        opened = _opened(_nothing, engine, scoped, {_PLAIN: plain, _OURS: factory})
-        begun = _begun(_nothing, engine, scoped, {_PLAIN: plain, _OURS: factory})
+        opened = _opened(nothing, engine, scoped, {_PLAIN: plain, _OURS: factory})
+        begun = _begun(nothing, engine, scoped, {_PLAIN: plain, _OURS: factory})
         ours = {_OURS: Target("<=", 0.97)}
         opening = Question(title="open + close, no database work", unit=_UNIT, targets=ours)
         ours = {_OURS: Target("<=", 0.95)}
@@ -112,8 +107,8 @@ def _busy(plan: Plan, place: str, directory: Path | None) -> list[Group]:
         also = [(_OURS, _ON_OURS), (_OURS, _RECIPE)]
         opening = Question(title=f"open + SELECT 1 + close, {place}", unit=_UNIT, also=also)
         beginning = Question(title=f"begin() scope with SELECT 1, {place}", unit=_UNIT, also=also)
-        opening_runs = _opened(_select, engine, scoped, opened)
-        beginning_runs = _begun(_select, engine, scoped, begun)
+        opening_runs = _opened(select, engine, scoped, opened)
+        beginning_runs = _begun(select, engine, scoped, begun)
         return [
             _group(opening, opening_runs, plan, plan.busy),
             _group(beginning, beginning_runs, plan, plan.busy),
@@ -126,14 +121,6 @@ def _group(question: Question, operations: dict[str, Operation], plan: Plan, num
     return compare(question, fastest(samples, plan.passes))
 
 
-def _nothing(_session: Session) -> None:
-    pass
-
-
-def _select(session: Session) -> object:
-    return session.execute(_ONE).scalar_one()
-
-
 def _opened(
     work: Work,
     engine: Engine,
@@ -142,25 +129,14 @@ def _opened(
 ) -> dict[str, Operation]:
     """Return what opens and closes a session, by each candidate's name."""
 
-    def by_factory(sessions: SessionFactory) -> Operation:
-        def run() -> None:
-            with sessions() as session:
-                work(session)
+    def by_class() -> Session:
+        return Session(engine, autoflush=True, expire_on_commit=False)
 
-        return run
-
-    def by_class() -> None:
-        with Session(engine, autoflush=True, expire_on_commit=False) as session:
-            work(session)
-
-    def by_registry() -> None:
-        try:
-            work(scoped())
-        finally:
-            scoped.remove()
-
-    runs = {name: by_factory(sessions) for name, sessions in factories.items()}
-    return runs | {"Session(engine)": by_class, "scoped_session": by_registry}
+    runs = {name: scope(sessions, work) for name, sessions in factories.items()}
+    return runs | {
+        "Session(engine)": scope(by_class, work),
+        "scoped_session": opened_by_registry(scoped, work),
+    }
 
 
 def _begun(
@@ -171,13 +147,6 @@ def _begun(
 ) -> dict[str, Operation]:
     """Return what runs one transaction in a session of its own, by each candidate's name."""
 
-    def by_factory(sessions: SessionFactory) -> Operation:
-        def run() -> None:
-            with sessions.begin() as session:
-                work(session)
-
-        return run
-
     def by_class() -> None:
         with (
             Session(engine, autoflush=True, expire_on_commit=False) as session,
@@ -185,12 +154,5 @@ def _begun(
         ):
             work(session)
 
-    def by_registry() -> None:
-        try:
-            with scoped.begin():
-                work(scoped())
-        finally:
-            scoped.remove()
-
-    runs = {name: by_factory(sessions) for name, sessions in factories.items()}
-    return runs | {"Session(engine)": by_class, "scoped_session": by_registry}
+    runs = {name: scope(sessions.begin, work) for name, sessions in factories.items()}
+    return runs | {"Session(engine)": by_class, "scoped_session": begun_by_registry(scoped, work)}

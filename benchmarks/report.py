@@ -12,10 +12,11 @@ import sqlalchemy
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from benchmarks.figures import Count, Group, Growth, Row, Spread, Table, Unit
+    from benchmarks.figures import Count, Group, Growth, Level, Row, Spread, Table, Unit
 
 _ROWS = ("candidate", "median", "quartiles", "ratio", "spread", "target", "verdict")
 _GROWTHS = ("beyond the first", "median", "quartiles", "target", "verdict")
+_LEVELS = ("by itself", "median", "quartiles", "target", "verdict")
 _COUNTS = ("counted over all rounds", "found", "of", "target", "verdict")
 
 
@@ -43,12 +44,16 @@ def render(table: Table) -> str:
 
 
 def _group(group: Group) -> str:
-    lines = [f"## {group.title}", "", f"{group.unit.label}, {group.rounds} rounds", ""]
-    lines += _grid(_ROWS, [_row(row, group.unit) for row in group.rows])
-    if group.growths:
-        lines += ["", *_grid(_GROWTHS, [_growth(growth) for growth in group.growths])]
-    if group.counts:
-        lines += ["", *_grid(_COUNTS, [_count(count) for count in group.counts])]
+    lines = [f"## {group.title}", "", f"{group.unit.label}, {group.rounds} rounds"]
+    grids = (
+        (_ROWS, [_row(row, group.unit) for row in group.rows]),
+        (_GROWTHS, [_cells(growth, growth.beyond) for growth in group.growths]),
+        (_LEVELS, [_cells(level, level.found) for level in group.levels]),
+        (_COUNTS, [_count(count) for count in group.counts]),
+    )
+    for head, rows in grids:
+        if rows:
+            lines += ["", *_grid(head, rows)]
     return "\n".join(lines)
 
 
@@ -61,9 +66,8 @@ def _row(row: Row, unit: Unit) -> tuple[str, ...]:
     return row.name, median, quartiles, ratio, spread, target, row.verdict
 
 
-def _growth(growth: Growth) -> tuple[str, ...]:
-    median, quartiles = _number(growth.beyond.median), _quartiles(growth.beyond)
-    return growth.name, median, quartiles, str(growth.target), growth.verdict
+def _cells(line: Growth | Level, found: Spread) -> tuple[str, ...]:
+    return line.name, _number(found.median), _quartiles(found), str(line.target), line.verdict
 
 
 def _quartiles(spread: Spread, factor: float = 1.0) -> str:
@@ -72,7 +76,8 @@ def _quartiles(spread: Spread, factor: float = 1.0) -> str:
 
 def _count(count: Count) -> tuple[str, ...]:
     target = "" if count.target is None else str(count.target)
-    return count.name, f"{count.value:,}", f"{count.out_of:,}", target, count.verdict
+    out_of = "" if count.out_of is None else f"{count.out_of:,}"
+    return count.name, f"{count.value:,}", out_of, target, count.verdict
 
 
 def _number(value: float) -> str:

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import gc
 import threading
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks import import_time, isolation, open_close, pytest_plugin, sqlite_concurrency
+from benchmarks import (
+    checkout,
+    contention,
+    import_time,
+    isolation,
+    one_statement,
+    open_close,
+    pytest_plugin,
+    round_trips,
+    servers,
+    sqlite_concurrency,
+)
 from benchmarks.__main__ import BENCHMARKS, Benchmark, main
 from benchmarks.figures import (
     Count,
@@ -274,6 +286,82 @@ class TestTables:
         targets = [group.rows[1].target for group in found.groups]
         assert targets == [Target(">=", 4), None, None, Target(">=", 0.95), None, None]
 
+    @pytest.fixture
+    def socket(self, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Tables use the server of the tests instead of one of their own."""
+        monkeypatch.setattr(servers, "PostgresServer", lambda: nullcontext(postgres_server))
+
+    @pytest.mark.usefixtures("socket")
+    def test_checkout(self) -> None:
+        """The pool with all that guards it is compared with bare ones, and within a scope."""
+        found = checkout.measure(checkout.Plan(rounds=1, passes=1, number=1))
+        everything = f"{OURS}, everything on"
+        beside = f"{everything}, against QueuePool, pool_pre_ping=True"
+        pools, scopes = found.groups
+        assert [line.name for line in pools.rows] == [
+            "QueuePool",
+            "QueuePool, pool_pre_ping=True",
+            "FairPool alone",
+            OURS,
+            everything,
+            "psycopg_pool",
+            beside,
+        ]
+        targets = {line.name: line.target for line in pools.rows if line.target}
+        assert targets == {everything: Target("<=", 1.4), beside: Target("<=", 0.35)}
+        assert {growth.name for growth in scopes.growths} == {OURS, everything}
+        assert scopes.rows[-1].target == Target("<=", 1)
+
+    @pytest.mark.usefixtures("socket")
+    def test_round_trips(self) -> None:
+        """A transaction of one statement is three round trips, and a ping of psycopg's one more."""
+        found = round_trips.measure(round_trips.Plan(scopes=2))
+        counted = {
+            group.title: {count.name: count.value for count in group.counts}
+            for group in found.groups
+        }
+        plain, asking = "sessionmaker", "sessionmaker, pool_pre_ping=True"
+        assert counted == {
+            "psycopg": {asking: 4, plain: 3, OURS: 3},
+            "psycopg2": {asking: 4, plain: 3, OURS: 3},
+            "asyncpg": {asking: 6, plain: 3, OURS: 3},
+        }
+
+    @pytest.mark.usefixtures("socket")
+    def test_one_statement(self) -> None:
+        """Both drivers are measured on the socket and behind a proxy, with pre-ping as baseline."""
+        plan = one_statement.Plan(rounds=1, window=0.001, latencies=(0.0005,))
+        found = one_statement.measure(plan)
+        assert [group.title for group in found.groups] == [
+            "psycopg, Unix socket",
+            "psycopg, 0.5 ms round trip",
+            "asyncpg, Unix socket",
+            "asyncpg, 0.5 ms round trip",
+        ]
+        rows = [line.name for line in found.groups[0].rows]
+        assert rows[:3] == ["sessionmaker, pool_pre_ping=True", "sessionmaker", OURS]
+        targets = [group.rows[2].target for group in found.groups]
+        assert targets == [None, Target(">=", 1.2), None, Target(">=", 1.7)]
+        assert found.notes[-1].startswith("Round trips as measured, in ms: Unix socket: ")
+
+    @pytest.mark.usefixtures("socket")
+    def test_contention(self) -> None:
+        """Nobody waits in vain for our pool; throughput, waits and shares have their targets."""
+        plan = contention.Plan(rounds=1, window=0.05, threads=(7,), tasks=(7,))
+        found = contention.measure(plan)
+        assert [group.title for group in found.groups] == [
+            f"7 {who}: {what}"
+            for who in ("threads", "tasks")
+            for what in ("throughput", "longest wait", "fewest / most")
+        ]
+        rates, waits, shares = found.groups[:3]
+        assert [line.target for line in rates.rows] == [None, Target(">=", 0.97), None]
+        assert [line.name for line in waits.rows] == ["psycopg_pool", "QueuePool", OURS]
+        assert waits.rows[2].target == Target("<=", 1.2)
+        assert waits.counts[1].name == f"{OURS}: timeouts"
+        assert waits.counts[1].met
+        assert [level.target for level in shares.levels] == [Target(">=", 0.95)]
+
     def test_isolation(self, postgres_server: PostgresServer) -> None:
         """Each way to isolate tests is compared with none, on PostgreSQL and in memory."""
         plan = isolation.Plan(servers=1, memory=1, passes=1, tables=3, rows=2, in_a_row=1)
@@ -349,6 +437,10 @@ class TestCommand:
         """The command knows every table of this package."""
         assert list(BENCHMARKS) == [
             "open_close",
+            "checkout",
+            "contention",
+            "round_trips",
+            "one_statement",
             "sqlite_concurrency",
             "isolation",
             "import_time",

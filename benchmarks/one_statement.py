@@ -1,0 +1,85 @@
+"""Transactions of one statement: on a socket, where the processor counts, and behind a network."""
+
+from __future__ import annotations
+
+from functools import partial
+from time import perf_counter
+from typing import TYPE_CHECKING, Final
+
+from attrs import frozen
+
+from benchmarks.figures import Question, Table, Target, Unit, compare
+from benchmarks.harness import alternate
+from benchmarks.rivals import OURS, PLAIN, Driver
+from benchmarks.servers import LATENCIES, SOCKET, distances, places
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import URL
+
+    from benchmarks.figures import Group
+
+_DRIVERS: Final = (Driver("psycopg"), Driver("asyncpg", is_async=True))
+_TARGETS: Final = {
+    ("psycopg", "0.5 ms"): Target(">=", 1.2),
+    ("asyncpg", "0.5 ms"): Target(">=", 1.7),
+}
+_NOTES = (
+    "One client, one scope after the other: begin(), SELECT 1, commit.",
+    "Behind a network, a round trip takes as long as said, by a proxy that all candidates share.",
+)
+
+
+@frozen(kw_only=True)
+class Plan:
+    """How much is measured.
+
+    Args:
+        rounds: samples of each candidate.
+        window: seconds that a sample takes, about.
+        latencies: seconds that a round trip takes, each in a group of its own.
+    """
+
+    rounds: int
+    window: float
+    latencies: tuple[float, ...] = LATENCIES
+
+
+FULL = Plan(rounds=41, window=0.06)
+QUICK = Plan(rounds=3, window=0.01)
+
+
+def measure(plan: Plan) -> Table:
+    """Measure each driver in each place."""
+    with places(plan.latencies) as urls:
+        notes = (*_NOTES, distances(urls))
+        groups = tuple(
+            _group(plan, driver, place, url) for driver in _DRIVERS for place, url in urls.items()
+        )
+    return Table(
+        name="one_statement", title="transactions of one statement", notes=notes, groups=groups
+    )
+
+
+def _group(plan: Plan, driver: Driver, place: str, url: URL) -> Group:
+    target = _TARGETS.get((driver.name, place))
+    question = Question(
+        title=f"{driver.name}, {place if place == SOCKET else f'{place} round trip'}",
+        unit=Unit("scopes a second", better="more"),
+        targets={} if target is None else {OURS: target},
+        also=[(OURS, PLAIN)],
+    )
+    with driver.rivals(url) as rivals:
+        candidates = {name: partial(rate, run, plan.window) for name, run in rivals.items()}
+        return compare(question, alternate(candidates, plan.rounds))
+
+
+def rate(run: Callable[[int], None], window: float) -> float:
+    """Run for about so many seconds, and return how many scopes there were in one."""
+    began = perf_counter()
+    run(2)  # to be warm, and to know how many there is time for
+    number = max(2, round(2 * window / (perf_counter() - began)))
+    began = perf_counter()
+    run(number)
+    return number / (perf_counter() - began)

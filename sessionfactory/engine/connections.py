@@ -127,10 +127,20 @@ def forget_connection(error: BaseException) -> None:
         vars(error)["_pgconn"] = None
 
 
+def can_cancel(connection: DBAPIConnection | None) -> bool:
+    """Say whether a driver can ask the database to give up a statement, and harm nobody.
+
+    psycopg2's ``cancel()``, and psycopg's on libpq before 17, connect anew with the interpreter's
+    lock held: on a silent network, no thread of this process would run again.
+    """
+    driver = _driver_connection(connection)
+    return hasattr(driver, "interrupt") or (hasattr(driver, "cancel_safe") and _cancels_safely())
+
+
 def cancel(connection: DBAPIConnection | None, timeout: float) -> None:
     """Ask the database to give up the statement that runs on a connection of another.
 
-    What cannot be asked is left to the caller, who closes the connection next.
+    Where the driver cannot, hang up. The caller closes the connection next.
 
     Args:
         connection: the driver's connection.
@@ -138,23 +148,37 @@ def cancel(connection: DBAPIConnection | None, timeout: float) -> None:
     """
     driver = _driver_connection(connection)
     with suppress(Exception):  # whatever it says, the connection is on its way out
-        if hasattr(driver, "cancel_safe") and _cancels_safely():  # psycopg
-            _complete(driver.cancel_safe(timeout=timeout))
-        elif hasattr(driver, "interrupt"):  # sqlite3, aiosqlite
-            _complete(driver.interrupt())
-        else:
-            # psycopg2's cancel(), and psycopg's on libpq before 17, connect anew with the
-            # interpreter's lock held: on a silent network, no thread of this process would run
-            # again. The server notices when it next writes.
+        if not can_cancel(connection):
             hang_up(connection)
+        elif hasattr(driver, "cancel_safe"):  # psycopg
+            _complete(driver.cancel_safe(timeout=timeout))
+        else:  # sqlite3, aiosqlite
+            _complete(driver.interrupt())
 
 
-def backend_of(connection: DBAPIConnection) -> int:
-    """Return the number of the server process at the other end, as its greeting told it."""
+def open_apart(pool: Pool) -> DBAPIConnection:
+    """Open a connection as a pool does, which the pool does not have.
+
+    ``Pool.recreate`` is the public way to a pool's creator, but for a pool of the same kind only.
+    ``tests/engine/test_close_servers.py`` notices if it moves.
+    """
+    return cast("Any", pool)._invoke_creator(None)  # type: ignore[no-any-return]  # noqa: SLF001
+
+
+def backend_of(connection: DBAPIConnection | None) -> int | None:
+    """Return the number that the server, in its greeting, gave to its end of a connection.
+
+    Returns:
+        ``None`` if there is none, or the connection is closed.
+    """
     driver = _driver_connection(connection)
-    if hasattr(driver, "get_server_pid"):  # asyncpg
-        return int(driver.get_server_pid())
-    return int(driver.info.backend_pid)
+    with suppress(Exception):
+        if hasattr(driver, "get_server_pid"):  # asyncpg
+            return int(driver.get_server_pid())
+        if hasattr(driver, "thread_id"):  # PyMySQL, aiomysql, asyncmy, mysqlclient
+            return int(driver.thread_id())
+        return int(driver.info.backend_pid)  # psycopg, psycopg2
+    return None
 
 
 def send(connection: DBAPIConnection, statements: str) -> int:
@@ -238,6 +262,7 @@ def hang_up(connection: DBAPIConnection | None) -> None:
     with suppress(Exception):  # it is gone already
         if hasattr(driver, "terminate"):  # asyncpg
             driver.terminate()
+            _transport(driver).abort()  # it does nothing to one that is just being closed
         elif hasattr(driver, "_writer"):  # aiomysql, asyncmy
             _transport(driver).abort()
         else:

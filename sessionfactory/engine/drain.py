@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Final, Never
+from typing import TYPE_CHECKING, Final, Never, cast
 
-from sessionfactory.engine import connections
+from sessionfactory.engine import backends, connections
 from sessionfactory.engine.ledger import current_task
 from sessionfactory.errors import ClosedError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Engine
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+
     from sessionfactory.engine.ledger import Hold, Ledger
+    from sessionfactory.engine.pools import LedgerPool
     from sessionfactory.engine.waiting import Waiting
     from sessionfactory.errors import SessionFactoryError
     from sessionfactory.status import Holder
 
-_GRACE: Final = 0.25
-"""Seconds that a cancelled statement has to give its connection back before that is closed."""
+_GRACE: Final = 0.2
+"""Seconds that a cancelled statement has to give its connection back before that is closed, and
+then as many to close it: ``close(timeout=T)`` returns by T + 0.5 s."""
 _AGAIN: Final = 0.02
 """Seconds between two cancellations of the same statement."""
 
@@ -62,34 +70,90 @@ class CutConnection:
         raise self.refusal
 
 
-def drain(ledger: Ledger, deadline: float, waiting: Waiting) -> tuple[Holder, ...]:
-    """Wait until no connection is out; cut those that are late.
+def drain(engine: Engine, ledger: Ledger, deadline: float, waiting: Waiting) -> tuple[Holder, ...]:
+    """Wait until no connection is out; cut those that are late, here and on the server.
 
     Returns:
         the holders that were cut off.
     """
-    # What this thread or task holds cannot come back while it waits here.
-    cut = _cut(ledger, tuple(hold for hold in ledger.holds if _is_ours(hold)), 0.0, waiting)
+    # What this thread or task holds cannot come back while it waits here; and nothing runs on it.
+    own = tuple(hold for hold in ledger.holds if _is_ours(hold))
+    holders = [hold.holder for hold in own]
+    _cut(ledger, own, waiting, [])
     waiting.until(lambda: not ledger.holds, ledger, deadline)
-    return cut + _cut(ledger, ledger.holds, _GRACE, waiting)
+    end = min(time.monotonic(), deadline) + 2 * _GRACE
+    late = ledger.holds
+    holders += [hold.holder for hold in late]
+    if late and all(connections.can_cancel(hold.record.dbapi_connection) for hold in late):
+        _cancel_all(ledger, late, waiting)
+        still = ledger.still_out(late)
+        _cut(ledger, still, waiting, _ending(engine, ledger, still, waiting))
+    elif late:  # the driver cannot say it, and so another connection does
+        waiting.side_by_side(_ending(engine, ledger, late, waiting), _GRACE)
+        back_by = time.monotonic() + _AGAIN
+        waiting.until(lambda: not ledger.still_out(late), ledger, back_by)
+        _cut(ledger, ledger.still_out(late), waiting, [])
+    _settle(cast("LedgerPool", engine.pool), (*own, *late), end, ledger, waiting)
+    return tuple(holders)
 
 
-def _cut(
-    ledger: Ledger, holds: tuple[Hold, ...], grace: float, waiting: Waiting
-) -> tuple[Holder, ...]:
-    holders = tuple(hold.holder for hold in holds)
-    end = time.monotonic() + grace
+def dispose(engine: Engine, ledger: Ledger, waiting: Waiting) -> None:
+    """Close the connections that nobody has; hang up what a silent network keeps from closing."""
+    # Drivers for threads only say farewell; asyncpg waits until the server has closed, too.
+    waits = engine.dialect.is_async
+    hang_up = partial(_hang_up, ledger.open)  # of those that are open now, as yet
+    with waiting.alarm(_GRACE, hang_up) if waits else nullcontext():
+        waiting.certainly(engine.dispose)
+
+
+def _settle(
+    pool: LedgerPool, struck: tuple[Hold, ...], end: float, ledger: Ledger, waiting: Waiting
+) -> None:
+    """Wait for those who are just being given a connection, and are refused once they have it.
+
+    Else the server would see their connections come after the factory was closed.
+    """
+
+    def is_settled() -> bool:
+        return pool.taken() <= sum(hold.record.in_use for hold in struck)
+
+    while not is_settled() and time.monotonic() < end:
+        waiting.until(is_settled, ledger, time.monotonic() + _AGAIN)  # nothing tells when
+
+
+def _cancel_all(ledger: Ledger, holds: tuple[Hold, ...], waiting: Waiting) -> None:
+    """Have statements given up, so that their holders come back, and wait for these."""
+    end = time.monotonic() + _GRACE
     while time.monotonic() < end and ledger.still_out(holds):
         # Again and again: a statement that begins after a cancellation does not feel it.
         late = ledger.still_out(holds)
         waiting.side_by_side([partial(_cancel, hold) for hold in late], end - time.monotonic())
         again = time.monotonic() + _AGAIN
         waiting.until(lambda: not ledger.still_out(holds), ledger, again)
-    late = ledger.still_out(holds)
+
+
+def _ending(
+    engine: Engine, ledger: Ledger, holds: tuple[Hold, ...], waiting: Waiting
+) -> list[Callable[[], None]]:
+    """Return what ends, on the server, what it does for holds; they may be closed meanwhile."""
+    numbers = [connections.backend_of(hold.record.dbapi_connection) for hold in holds]
+
+    def pause(seconds: float) -> None:
+        waiting.until(lambda: False, ledger, time.monotonic() + seconds)
+
+    return [partial(backends.end, engine, numbers, pause)] if holds else []
+
+
+def _cut(
+    ledger: Ledger,
+    holds: tuple[Hold, ...],
+    waiting: Waiting,
+    meanwhile: list[Callable[[], None]],
+) -> None:
+    """Close connections over their holders' heads."""
     message = f"The session factory {ledger.name!r} was closed, and this connection with it"
-    strike_out(ledger, message, late)
-    waiting.side_by_side([partial(_close, hold) for hold in late], _GRACE)
-    return holders
+    strike_out(ledger, message, holds)
+    waiting.side_by_side([*meanwhile, *(partial(_close, hold) for hold in holds)], _GRACE)
 
 
 def strike_out(ledger: Ledger, message: str, holds: tuple[Hold, ...] | None = None) -> None:
@@ -106,6 +170,11 @@ def _cancel(hold: Hold) -> None:
 def _close(hold: Hold) -> None:
     _cancel(hold)
     hold.record.invalidate()
+
+
+def _hang_up(opened: tuple[DBAPIConnection, ...]) -> None:
+    for connection in opened:
+        connections.hang_up(connection)
 
 
 def _is_ours(hold: Hold) -> bool:

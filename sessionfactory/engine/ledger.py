@@ -67,6 +67,9 @@ class Ledger:
         size: connections that stay open.
         limit: connections that may be open; ``None`` where nothing limits them.
         in_memory: whether the database is its connection, so that there can be no second one.
+
+    Attributes:
+        opening: who is being given a connection by a pool that does not count them itself.
     """
 
     def __init__(self, name: str, size: int, limit: int | None, *, in_memory: bool = False) -> None:
@@ -75,6 +78,7 @@ class Ledger:
         self.limit = limit
         self.in_memory = in_memory
         self.closed = False
+        self.opening: dict[object, None] = {}
         self._open: dict[int, DBAPIConnection] = {}
         self._holds: dict[ConnectionPoolEntry, Hold] = {}
         self._waiting: dict[object, None] = {}
@@ -97,6 +101,11 @@ class Ledger:
         """Raise ``ClosedError`` once the factory is closed."""
         if self.closed:
             raise ClosedError(f"The session factory {self.name!r} is closed; it opens no sessions")
+
+    @property
+    def open(self) -> tuple[DBAPIConnection, ...]:
+        """The connections that are open, out or not."""
+        return tuple(self._open.copy().values())
 
     def ask(self, caller: object) -> None:
         """Note that a caller waits for a connection."""
@@ -167,6 +176,7 @@ class Ledger:
             if connection is not None
         }
         holds = (*self.holds, *detached.values())
+        self.opening.clear()
         for book in (self._open, self._holds, self._waiting, self._told, self._detached):
             book.clear()
         return holds, tuple(opened.values())

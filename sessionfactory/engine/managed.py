@@ -25,7 +25,7 @@ from sessionfactory.engine import (
     state,
     tls,
 )
-from sessionfactory.engine.drain import drain, strike_out
+from sessionfactory.engine.drain import dispose, drain, strike_out
 from sessionfactory.engine.errors import unwrap
 from sessionfactory.engine.health import Pinger
 from sessionfactory.engine.ledger import Ledger
@@ -163,9 +163,9 @@ class ManagedEngine:
         self._views.clear()
         cast("LedgerPool", engine.pool).wake()
         try:
-            return drain(self.ledger, deadline, self._waiting)
+            return drain(engine, self.ledger, deadline, self._waiting)
         finally:  # whatever interrupts the waiting
-            self._waiting.certainly(engine.dispose)
+            dispose(engine, self.ledger, self._waiting)
 
     def before_fork(self) -> None:
         """Close idle connections to a file of SQLite, which no process may take through a fork."""

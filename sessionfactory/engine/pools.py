@@ -15,7 +15,7 @@ from sessionfactory.engine.fair import AsyncFairPool, FairPool
 from sessionfactory.engine.loops import LoopBound
 
 if TYPE_CHECKING:
-    from sqlalchemy.pool import ConnectionPoolEntry
+    from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
     from sessionfactory.engine.handoff import Waiter
     from sessionfactory.engine.ledger import Ledger
@@ -39,13 +39,34 @@ class LedgerPool(Pool):
     def close_idle(self) -> None:
         """Close the connections that nobody has; whoever asks for one opens it anew."""
 
+    def taken(self) -> int:
+        """Return how many connections are out, or are being opened."""
+        return len(self.ledger.opening) + len(self.ledger.holds)
+
     def _do_get(self) -> ConnectionPoolEntry:
         self.ledger.refuse_if_closed()
         return super()._do_get()
 
 
+class _Counting(LedgerPool):
+    """Mixed into SQLAlchemy's pools, which do not know how many of theirs are being opened."""
+
+    def connect(self) -> PoolProxiedConnection:
+        """Return a connection, which counts as taken until it is in the books."""
+        caller = object()
+        self.ledger.opening[caller] = None
+        try:
+            return super().connect()
+        finally:
+            self.ledger.opening.pop(caller, None)
+
+
 class LedgerFairPool(LedgerPool, FairPool):
     """A ``FairPool`` that says who holds its connections when it runs dry."""
+
+    def taken(self) -> int:
+        """Return how many connections are out, or are being opened."""
+        return self.checkedout()
 
     def wake(self) -> None:
         """Have everybody who waits for a connection look whether the factory was closed."""
@@ -100,7 +121,7 @@ class _WakeUp:
         """Do nothing: there is no connection."""
 
 
-class LedgerQueuePool(LedgerPool, QueuePool):  # pyright: ignore[reportIncompatibleMethodOverride]  # recreate() says Self
+class LedgerQueuePool(_Counting, QueuePool):  # pyright: ignore[reportIncompatibleMethodOverride]  # recreate() says Self
     """SQLAlchemy's ``QueuePool``, which says who holds its connections when it runs dry."""
 
     # So that ``echo_pool``, and whoever sets the level of "sqlalchemy.pool", reaches it.
@@ -169,7 +190,7 @@ class AsyncLedgerQueuePool(LoopBound, LedgerQueuePool, AsyncAdaptedQueuePool):  
         connections.close_from_outside(record)
 
 
-class LedgerNullPool(LedgerPool, NullPool):  # pyright: ignore[reportIncompatibleMethodOverride]  # recreate() says Self
+class LedgerNullPool(_Counting, NullPool):  # pyright: ignore[reportIncompatibleMethodOverride]  # recreate() says Self
     """SQLAlchemy's ``NullPool``, a connection per checkout, which can be closed."""
 
 

@@ -8,7 +8,6 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Any, cast
 
-import psycopg
 import pytest
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -271,9 +270,6 @@ def test_ping_slow(own_postgres: PostgresServer, make: Make) -> None:
     assert health == Health("slow", None, "connected, but no answer within 0.05 s")
 
 
-@pytest.mark.skipif(
-    not psycopg.capabilities.has_cancel_safe(), reason="libpq before 17 cannot cancel safely"
-)
 def test_close_cancels_a_running_statement(postgres_server: PostgresServer, make: Make) -> None:
     """A statement that runs past the deadline is cancelled, and its server process is gone."""
     factory = make(postgres_server.url)

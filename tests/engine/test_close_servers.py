@@ -1,0 +1,143 @@
+"""After ``close`` under load, a server has no connection of ours, and does nothing for us."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Literal, cast
+
+import pytest
+from sqlalchemy import create_engine, event, text
+
+from sessionfactory import (
+    AsyncSqlAlchemySessionFactory,
+    ClosedError,
+    DatabaseSettings,
+    PoolSettings,
+    SqlAlchemySessionFactory,
+)
+from sessionfactory.engine import backends, connections
+from sessionfactory.testing import FaultProxy
+from tests.engine.drained import DRIVERS, Load, server_of, until_none
+from tests.pgbouncer import PgBouncer
+from tests.testing.available import running_or_skipped
+
+server = pytest.fixture(server_of)
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+
+    from sessionfactory.testing import MariaDBServer, PostgresServer
+    from tests.engine.drained import Server
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_under_load(driver: str, server: Server) -> None:
+    """Short scopes end well or were refused; who is late is named; nothing stays on the server."""
+    load = Load(server, driver)
+    load.close(timeout=0.5)
+    until_none(server)
+    assert {holder.owner.split()[1] for holder in load.cut_off} >= {"sleep", "sit"}
+    assert load.errors["work: ClosedError"] == 6
+    assert load.errors["sit: ClosedError"] == 1
+    assert load.errors.total() == 8
+    assert server.execute("SELECT count(*) FROM drained") == str(load.committed)
+
+
+class Stranger:
+    """Somebody's connection, about which the engine of a factory knows by its number."""
+
+    def __init__(self, server: Server, driver: str) -> None:
+        self._engine = create_engine(server.url_for(driver))
+        self._connection = self._engine.raw_connection()
+        self.number = connections.backend_of(self._connection.dbapi_connection)
+
+    def lives(self) -> bool:
+        """Say whether it still works, and close it."""
+        try:
+            return self._engine.dialect.do_ping(
+                cast("DBAPIConnection", self._connection.dbapi_connection)
+            )
+        except self._engine.dialect.loaded_dbapi.Error:
+            return False
+        finally:
+            self._connection.invalidate()
+            self._engine.dispose()
+
+
+def end(url: str, number: int | None) -> None:
+    with SqlAlchemySessionFactory(DatabaseSettings(url)) as factory:
+        backends.end(factory.engine, [number, None], time.sleep)
+        backends.end(factory.engine, [None], time.sleep)
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2", "pymysql"])
+def test_by_number(driver: str, server: Server) -> None:
+    """A connection is ended from another one, by the number that its driver knows."""
+    stranger = Stranger(server, driver)
+    end(server.url_for(driver), stranger.number)
+    assert not stranger.lives()
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+def test_behind_a_pooler(driver: str, postgres_server: PostgresServer) -> None:
+    """Behind a pooler, numbers are not the server's: then nobody is ended, least of all another."""
+    stranger = Stranger(postgres_server, driver)
+    with running_or_skipped(PgBouncer(postgres_server)) as pooler:
+        end(pooler.url_for(driver), stranger.number)
+    assert stranger.lives()
+
+
+def test_behind_a_proxy(mariadb_server: MariaDBServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor behind a proxy that numbers MariaDB's connections by itself."""
+    stranger = Stranger(mariadb_server, "pymysql")
+
+    def number_of_the_proxy(_: object) -> int | None:
+        return stranger.number
+
+    monkeypatch.setattr(connections, "backend_of", number_of_the_proxy)
+    end(mariadb_server.url, stranger.number)
+    assert stranger.lives()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("driver", ["psycopg", "asyncpg", "aiomysql"])
+async def test_idle_on_a_silent_network(driver: str, server: Server) -> None:
+    """An idle connection that cannot be closed in the regular way does not hold ``aclose`` up."""
+    with FaultProxy(server.url) as proxy:
+        url = proxy.url.set(drivername=f"{proxy.url.get_backend_name()}+{driver}")
+        factory = AsyncSqlAlchemySessionFactory(DatabaseSettings(url))
+        async with factory() as session:
+            await session.execute(text("SELECT 1"))
+        proxy.black_hole()
+        async with asyncio.timeout(20):
+            assert await factory.aclose(timeout=60) == ()
+        assert factory.status().size == 0
+
+
+@pytest.mark.parametrize("kind", ["fair", "queue", "none"])
+@pytest.mark.parametrize("driver", ["psycopg", "pymysql"])
+def test_connection_being_opened(
+    driver: str, kind: Literal["fair", "queue", "none"], server: Server
+) -> None:
+    """A connection that is just being opened is waited for, and closed before ``close`` returns."""
+    with FaultProxy(server.url, latency=0.02) as proxy:
+        url = proxy.url.set(drivername=f"{proxy.url.get_backend_name()}+{driver}")
+        settings = DatabaseSettings(url, pool=PoolSettings(kind=kind))
+        factory = SqlAlchemySessionFactory(settings)
+        closed: list[object] = []
+        event.listen(factory.engine, "close", lambda *_: closed.append(True))
+
+        def work() -> None:
+            with suppress(ClosedError), factory.begin() as session:
+                session.execute(text("SELECT 1"))
+
+        worker = threading.Thread(target=work)
+        worker.start()
+        while not proxy.connections:
+            pass
+        assert factory.close() == ()
+        assert closed
+        worker.join(20)

@@ -119,6 +119,10 @@ class Connector(Generic[T]):
             raise outcome.error
         return outcome.connection
 
+    def __len__(self) -> int:
+        """How many attempts are under way, those included that nobody waits for."""
+        return len(self._under_way)
+
     def close(self) -> None:
         """Let nobody wait any more; what comes is late."""
         self._closed = True

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, Never, cast
 
 from sessionfactory.engine import backends, connections
 from sessionfactory.engine.ledger import current_task
+from sessionfactory.engine.waiting import TookLongerError
 from sessionfactory.errors import ClosedError
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def dispose(engine: Engine, ledger: Ledger, waiting: Waiting) -> None:
     # Drivers for threads only say farewell; asyncpg waits until the server has closed, too.
     waits = engine.dialect.is_async
     hang_up = partial(_hang_up, ledger.open)  # of those that are open now, as yet
-    with waiting.alarm(_GRACE, hang_up) if waits else nullcontext():
+    with suppress(TookLongerError), waiting.alarm(_GRACE, hang_up) if waits else nullcontext():
         waiting.certainly(engine.dispose)
 
 

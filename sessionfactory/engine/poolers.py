@@ -15,7 +15,7 @@ from sessionfactory.engine import connections
 from sessionfactory.errors import Fault, SettingsError
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
+    from sqlalchemy import Dialect, Engine
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
     from sessionfactory.settings import PoolSettings
@@ -57,7 +57,7 @@ def recognise(engine: Engine, pool: PoolSettings) -> None:
         nonlocal is_found
         if not is_found:  # another thread may find it while this one connects
             connection = opened(*arguments, **keywords)
-            if _is_direct(connection):
+            if _is_direct(dialect, connection):
                 return connection
             connection.close()
             if refused:
@@ -74,12 +74,12 @@ _WHY: Final = (
 )
 
 
-def _is_direct(connection: DBAPIConnection) -> bool:
-    backend = connections.backend_of(connection)
+def _is_direct(dialect: Dialect, connection: DBAPIConnection) -> bool:
     # A condition, because asyncpg returns no rows of what it does not prepare.
+    backend = connections.backend_of(connection)
     asked = f"SELECT 1 WHERE pg_catalog.pg_backend_pid() = {backend}"
     try:
         return connections.send(connection, asked) == 1
-    except BaseException:
-        connections.hang_up(connection)
+    except BaseException:  # cancelled, perhaps
+        dialect.do_terminate(connection)
         raise

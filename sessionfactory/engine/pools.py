@@ -65,8 +65,8 @@ class LedgerFairPool(LedgerPool, FairPool):
     """A ``FairPool`` that says who holds its connections when it runs dry."""
 
     def taken(self) -> int:
-        """Return how many connections are out, or are being opened."""
-        return self.checkedout()
+        """Return how many connections are out, or are being opened, by itself or for somebody."""
+        return self.checkedout() + len(self._connector or ())
 
     def wake(self) -> None:
         """Have everybody who waits for a connection look whether the factory was closed."""

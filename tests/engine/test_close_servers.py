@@ -123,7 +123,7 @@ def test_connection_being_opened(
     driver: str, kind: Literal["fair", "queue", "none"], server: Server
 ) -> None:
     """A connection that is just being opened is waited for, and closed before ``close`` returns."""
-    with FaultProxy(server.url, latency=0.02) as proxy:
+    with FaultProxy(server.url, latency=0.004) as proxy:
         url = proxy.url.set(drivername=f"{proxy.url.get_backend_name()}+{driver}")
         settings = DatabaseSettings(url, pool=PoolSettings(kind=kind))
         factory = SqlAlchemySessionFactory(settings)

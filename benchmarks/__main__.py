@@ -19,8 +19,10 @@ from benchmarks import (
     open_close,
     pytest_plugin,
     round_trips,
+    session_costs,
     sqlite_concurrency,
 )
+from benchmarks.charts import chart
 from benchmarks.report import render, summary
 from sessionfactory.testing import ServerUnavailableError
 
@@ -44,6 +46,10 @@ BENCHMARKS: Final = {
     "open_close": Benchmark(
         partial(open_close.measure, open_close.FULL),
         partial(open_close.measure, open_close.QUICK),
+    ),
+    "peers": Benchmark(
+        partial(session_costs.measure, session_costs.FULL),
+        partial(session_costs.measure, session_costs.QUICK),
     ),
     "checkout": Benchmark(
         partial(checkout.measure, checkout.FULL),
@@ -105,13 +111,23 @@ def main(
         except ServerUnavailableError as missing:
             print(f"{name} is left out: {missing}\n", flush=True)
             continue
-        text = render(table)
-        print(text, flush=True)
+        print(render(table), flush=True)
         if given.write:
-            results.mkdir(exist_ok=True)
-            (results / f"{name}.md").write_text(text, encoding="utf-8")
+            _write(table, results)
         found.append(table)
     print(summary(found))
+
+
+def _write(table: Table, results: Path) -> None:
+    """Write a table as text and as a chart, and what the README shows of it."""
+    charts = {table.name: chart(table)}
+    if table.highlight is not None:
+        charts[f"{table.name}_highlight"] = chart(table, table.highlight)
+    results.mkdir(exist_ok=True)
+    for name, svg in charts.items():
+        (results / f"{name}.svg").write_text(svg, encoding="utf-8")
+    text = f"{render(table)}\n![{table.title}]({table.name}.svg)\n"
+    (results / f"{table.name}.md").write_text(text, encoding="utf-8")
 
 
 @frozen
@@ -125,7 +141,9 @@ def _parse(arguments: Sequence[str] | None, names: list[str]) -> _Given:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("tables", nargs="*", metavar="table", help=f"of {', '.join(names)}")
     parser.add_argument("--quick", action="store_true", help="few rounds: does it run at all?")
-    parser.add_argument("--write", action="store_true", help="write benchmarks/results/<table>.md")
+    parser.add_argument(
+        "--write", action="store_true", help="write benchmarks/results/<table>.md and .svg"
+    )
     options = parser.parse_args(arguments)
     given = _Given(options.tables or names, options.quick, options.write)
     if unknown := [name for name in given.tables if name not in names]:

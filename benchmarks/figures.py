@@ -28,6 +28,11 @@ class Spread:
         return cls(low, median(samples), high)
 
     @property
+    def parts(self) -> tuple[float, float, float]:
+        """The three values, from the least to the most."""
+        return self.low, self.median, self.high
+
+    @property
     def width(self) -> float:
         """How far the quartiles are apart."""
         return self.high - self.low
@@ -57,12 +62,14 @@ class Row:
         absolute: its samples.
         ratio: of its sample to the other's, round by round; ``None`` for the baseline itself.
         target: what the median ratio is asked to be.
+        of_pair: whether this is one candidate again, against another one than the baseline.
     """
 
     name: str
     absolute: Spread
     ratio: Spread | None = None
     target: Target | None = None
+    of_pair: bool = False
 
     @property
     def met(self) -> bool | None:
@@ -273,7 +280,10 @@ def compare(
     for label, one, other in pairs:
         ratio = Spread.of(ratios(samples[one], samples[other]))
         target = question.targets.get(label)
-        rows.append(Row(name=label, absolute=spreads[one], ratio=ratio, target=target))
+        pair = label != one
+        rows.append(
+            Row(name=label, absolute=spreads[one], ratio=ratio, target=target, of_pair=pair)
+        )
     return Group(
         title=question.title,
         unit=question.unit,

@@ -61,17 +61,17 @@ def _row(row: Row, unit: Unit) -> tuple[str, ...]:
     ratio = "1" if row.ratio is None else f"{row.ratio.median:.3f}"
     spread = "" if row.ratio is None else f"{row.ratio.low:.3f} to {row.ratio.high:.3f}"
     target = "" if row.target is None else str(row.target)
-    median = _number(row.absolute.median * unit.factor)
+    median = number(row.absolute.median * unit.factor)
     quartiles = _quartiles(row.absolute, unit.factor)
     return row.name, median, quartiles, ratio, spread, target, row.verdict
 
 
 def _cells(line: Growth | Level, found: Spread) -> tuple[str, ...]:
-    return line.name, _number(found.median), _quartiles(found), str(line.target), line.verdict
+    return line.name, number(found.median), _quartiles(found), str(line.target), line.verdict
 
 
 def _quartiles(spread: Spread, factor: float = 1.0) -> str:
-    return f"{_number(spread.low * factor)} to {_number(spread.high * factor)}"
+    return f"{number(spread.low * factor)} to {number(spread.high * factor)}"
 
 
 def _count(count: Count) -> tuple[str, ...]:
@@ -80,7 +80,8 @@ def _count(count: Count) -> tuple[str, ...]:
     return count.name, f"{count.value:,}", out_of, target, count.verdict
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Return a figure with as many digits as say something."""
     size = abs(value)
     digits = 0 if size >= 100 else 1 if size >= 10 else 2
     return f"{value:,.{digits}f}"

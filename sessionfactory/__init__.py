@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from sessionfactory.shared import hand_over
     from sessionfactory.status import Health, Holder, PoolStatus
     from sessionfactory.transactions.after_commit import on_commit
+    from sessionfactory.transactions.options import with_options
 
 __version__ = "0.1.0"
 
@@ -80,6 +81,7 @@ __all__ = [
     "commit_outcome",
     "hand_over",
     "on_commit",
+    "with_options",
 ]
 
 _MODULES = {
@@ -111,6 +113,7 @@ _MODULES = {
     "shared": ("hand_over",),
     "status": ("Health", "Holder", "PoolStatus"),
     "transactions.after_commit": ("on_commit",),
+    "transactions.options": ("with_options",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -14,7 +14,7 @@ from sqlalchemy import event
 from sessionfactory.engine import readonly
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine, ExceptionContext
+    from sqlalchemy import Connection, Engine, ExceptionContext
 
 _READ_ONLY: Final = "25006"  # read_only_sql_transaction
 _GOING_DOWN: Final = frozenset({"57P01", "57P02", "57P03"})  # told to end, crashed, not yet up
@@ -32,11 +32,15 @@ def _judge(context: ExceptionContext) -> None:
     code = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
     if code in _GOING_DOWN:
         context.is_disconnect = True
-    elif _refuses_writes(error, code) and not readonly.is_asked_for(context.connection):
+    elif _refuses_writes(error, code) and not _is_read_only(context.connection):
         context.is_disconnect = True
         # Others may be to a server that writes; and who said SET TRANSACTION READ ONLY by hand,
         # which looks the same, loses one connection and not all.
         context.invalidate_pool_on_disconnect = False
+
+
+def _is_read_only(connection: Connection | None) -> bool:
+    return connection is not None and readonly.is_read_only(connection)
 
 
 def _refuses_writes(error: BaseException, code: str | None) -> bool:

@@ -85,13 +85,24 @@ def limit_mysql(engine: Engine, settings: DatabaseSettings) -> None:
     @event.listens_for(engine, "connect")
     def set_limits(connection: DBAPIConnection, _record: object) -> None:
         # Which of the two it is shows only once connected.
-        statement = _mysql_limits(limits, mariadb=getattr(engine.dialect, "is_mariadb", False))
+        is_mariadb = getattr(engine.dialect, "is_mariadb", False)
+        variables = mysql_variables(limits, mariadb=is_mariadb)
+        statement = ", ".join(f"SESSION {name} = {value}" for name, value in variables.items())
         cursor = connection.cursor()
-        cursor.execute(statement)
+        cursor.execute(f"SET {statement}")
         cursor.close()
 
 
-def _mysql_limits(limits: dict[str, float], *, mariadb: bool) -> str:
+def mysql_variables(limits: dict[str, float], *, mariadb: bool) -> dict[str, float]:
+    """Return the variables of MySQL, or of MariaDB, that stand for time limits.
+
+    Args:
+        limits: seconds, by the name of the setting.
+        mariadb: which of the two it is.
+
+    Raises:
+        SettingsError: MySQL does not know one of the limits.
+    """
     variables: dict[str, float] = {}
     if "statement_timeout" in limits:
         seconds = limits["statement_timeout"]
@@ -108,4 +119,4 @@ def _mysql_limits(limits: dict[str, float], *, mariadb: bool) -> str:
             fault = Fault("idle_in_transaction_timeout", "MySQL has no such limit")
             raise SettingsError([fault])
         variables["idle_transaction_timeout"] = math.ceil(limits["idle_in_transaction_timeout"])
-    return f"SET {', '.join(f'SESSION {name} = {value}' for name, value in variables.items())}"
+    return variables

@@ -20,16 +20,17 @@ from sessionfactory.engine import (
     liveness,
     overdue,
     poolers,
-    readonly,
     sqlite,
     state,
     tls,
+    views,
 )
 from sessionfactory.engine.drain import dispose, drain, strike_out
 from sessionfactory.engine.errors import unwrap
 from sessionfactory.engine.health import Pinger
 from sessionfactory.engine.ledger import Ledger
 from sessionfactory.engine.loops import LoopBound
+from sessionfactory.engine.options import TransactionOptions
 from sessionfactory.engine.pools import (
     AsyncLedgerFairPool,
     AsyncLedgerQueuePool,
@@ -44,8 +45,6 @@ from sessionfactory.status import Health, Holder, PoolStatus
 from sessionfactory.validation import as_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sqlalchemy import URL, Engine
     from sqlalchemy.pool import Pool
 
@@ -54,6 +53,9 @@ if TYPE_CHECKING:
 
 _COVERED_ON_SQLITE: Final = frozenset({"timeout", "isolation_level"})
 """What ``sqlite.busy_timeout`` and ``sqlite.begin`` decide."""
+
+
+_READ_ONLY: Final = TransactionOptions(read_only=True)
 
 
 _POOLS: Final[dict[tuple[str, bool], type[LedgerPool]]] = {
@@ -92,7 +94,7 @@ class ManagedEngine:
         credentials.refuse_coroutine(settings, is_async=is_async)
         self._options = _engine_options(settings, self._url, is_async=is_async)
         self._engine: Engine | None = None
-        self._views: dict[str, Engine] = {}
+        self._reading: Engine | None = None
         self._lock = threading.Lock()
         self._waiting = Tasks() if is_async else Threads()
         self._pinger = Pinger(self._waiting)
@@ -127,12 +129,14 @@ class ManagedEngine:
         engine = self.engine
         if engine.dialect.name != "sqlite":
             return engine
-        return self._view("reading", sqlite.deferred)
+        if self._reading is None:  # one, as for any view: see ``views``
+            self._reading = sqlite.deferred(engine)
+        return self._reading
 
     @property
     def read_only(self) -> Engine:
         """A view whose transactions cannot write."""
-        return self._view("read-only", readonly.read_only)
+        return views.view_of(self.engine, _READ_ONLY)
 
     def ping(self, timeout: float) -> Health:
         """Return how the database does, within ``timeout`` seconds."""
@@ -160,7 +164,7 @@ class ManagedEngine:
             engine, self._engine = self._engine, None
         if engine is None:
             return ()
-        self._views.clear()
+        self._reading = None
         cast("LedgerPool", engine.pool).wake()
         try:
             return drain(engine, self.ledger, deadline, self._waiting)
@@ -202,14 +206,6 @@ class ManagedEngine:
                 engine.dispose(close=False)
         return engine.pool
 
-    def _view(self, name: str, make: Callable[[Engine], Engine]) -> Engine:
-        # One each: SQLAlchemy's cache of compiled statements knows engines by their dialect.
-        engine = self.engine
-        view = self._views.get(name)
-        if view is None:
-            view = self._views[name] = make(engine)
-        return view
-
     def _build(self) -> Engine:
         tls.warn_of_risk(self.settings, self.name)
         try:
@@ -226,7 +222,6 @@ class ManagedEngine:
         poolers.recognise(engine, self.settings.pool)
         event.listen(engine, "handle_error", unwrap, retval=True)
         forks.guard(engine, self._file)
-        readonly.enforce(engine)
         failover.leave_read_only_servers(engine)
         limits.limit_mysql(engine, self.settings)
         if engine.dialect.name == "sqlite":

@@ -9,7 +9,7 @@ from sqlalchemy.exc import TimeoutError as SqlAlchemyTimeoutError
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, Pool, QueuePool
 from sqlalchemy.util.queue import Empty, Full
 
-from sessionfactory.engine import connections
+from sessionfactory.engine import connections, standing
 from sessionfactory.engine.errors import ConnectTimeoutError, PoolExhaustedError
 from sessionfactory.engine.fair import AsyncFairPool, FairPool
 from sessionfactory.engine.loops import LoopBound
@@ -32,6 +32,22 @@ class LedgerPool(Pool):
         pool = cast("Self", super().recreate())
         pool.ledger = self.ledger
         return pool
+
+    def connect(self) -> PoolProxiedConnection:
+        """Return a connection on which nothing stands; see ``standing``."""
+        while True:
+            proxy = super().connect()
+            try:
+                standing.take_back(proxy.info, proxy.dbapi_connection)
+            except Exception as error:  # noqa: BLE001 - it is of no use, whatever it says
+                proxy.invalidate(error)
+                proxy.close()
+            else:
+                return proxy
+
+    def connect_as_left(self) -> PoolProxiedConnection:
+        """Return a connection with what a view may have left standing on it."""
+        return super().connect()
 
     def wake(self) -> None:
         """Have everybody who waits for a connection look whether the factory was closed."""

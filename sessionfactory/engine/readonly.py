@@ -2,64 +2,36 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import event
+from sqlalchemy import Connection, RootTransaction, event
 
-from sessionfactory.engine import sqlite
-from sessionfactory.errors import Fault, ReadOnlyError, SettingsError
+from sessionfactory.errors import ReadOnlyError
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine, ExceptionContext
+    from sqlalchemy import Engine, ExceptionContext
 
-_READ_ONLY: Final = "sessionfactory_read_only"
-_MYSQL: Final = frozenset({"mysql", "mariadb"})
+READ_ONLY: Final = "sessionfactory_read_only"
+"""The execution option of connections whose transactions are read-only."""
 _REFUSED: Final = {"25006", 1792}  # PostgreSQL's SQLSTATE, MySQL's error number
 _SQLITE_READONLY: Final = 8
 
 
-def read_only(engine: Engine) -> Engine:
-    """Return a view of an engine, on the same pool, whose transactions cannot write.
-
-    Raises:
-        SettingsError: nothing would enforce it on this database.
-    """
-    options: dict[str, object] = {_READ_ONLY: True}
-    if engine.dialect.name == "sqlite":
-        return sqlite.read_only(engine, **options)
-    if engine.dialect.name == "postgresql":
-        return engine.execution_options(**options, postgresql_readonly=True)
-    if engine.dialect.name in _MYSQL:
-        return engine.execution_options(**options)
-    problem = f"{engine.dialect.name} has no read-only transactions that could be enforced"
-    raise SettingsError([Fault("url", problem)])
+def is_read_only(source: Engine | Connection) -> bool:
+    """Say whether the transactions of an engine or a connection are meant to be read-only."""
+    options = source.get_execution_options()
+    return bool(options.get(READ_ONLY) or options.get("postgresql_readonly"))
 
 
-def enforce(engine: Engine) -> None:
-    """Have the database enforce the views that ``read_only`` makes, and translate its refusals."""
-    if engine.dialect.name in _MYSQL:
-        event.listen(engine, "begin", _begin_on_mysql)
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "reset", sqlite.end_read_only)
-    event.listen(engine, "handle_error", _translate, retval=True)
-
-
-def is_asked_for(connection: Connection | None) -> bool:
-    """Say whether a connection's transactions are meant to be read-only."""
-    if connection is None:
-        return False
-    options = connection.get_execution_options()
-    return bool(options.get(_READ_ONLY) or options.get("postgresql_readonly"))
-
-
-def _begin_on_mysql(connection: Connection) -> None:
-    if connection.get_execution_options().get(_READ_ONLY):
-        connection.exec_driver_sql("START TRANSACTION READ ONLY")
+def translate_refusals(view: Engine) -> None:
+    """Have what the database says to a write be a ``ReadOnlyError``, on read-only connections."""
+    if not event.contains(view, "handle_error", _translate):  # with the dialect, which views share
+        event.listen(view, "handle_error", _translate, retval=True)
 
 
 def _translate(context: ExceptionContext) -> ReadOnlyError | None:
     connection = context.connection
-    if connection is None or not connection.get_execution_options().get(_READ_ONLY):
+    if connection is None or not connection.get_execution_options().get(READ_ONLY):
         return None
     error = context.original_exception
     codes = {getattr(error, "sqlstate", None), getattr(error, "pgcode", None), *error.args[:1]}
@@ -68,3 +40,34 @@ def _translate(context: ExceptionContext) -> ReadOnlyError | None:
         return None
     told = " ".join(str(error).split())  # psycopg2's words end in a line break
     return ReadOnlyError(f"This transaction is read-only: {told}. Write in sessions.begin()")
+
+
+def end_in_commit(view: Engine) -> None:
+    """Have the read-only transactions of a view on psycopg that are closed end in COMMIT.
+
+    There is nothing to undo, but after a ROLLBACK psycopg forgets the statements that it has
+    prepared. A transaction that failed, or that is rolled back in so many words, is rolled back.
+    """
+    vars(view)["connect"] = lambda: _ReadingConnection(view)
+
+
+class _ReadingConnection(Connection):
+    """A connection whose transactions are read-only."""
+
+    def begin(self) -> RootTransaction:
+        """Begin a transaction."""
+        transaction = super().begin()
+        transaction.__class__ = _ReadingTransaction
+        return transaction
+
+
+class _ReadingTransaction(RootTransaction):
+    __slots__ = ()
+
+    def close(self) -> None:
+        """End the transaction."""
+        if self.is_active and not self.connection.invalidated:
+            driver: Any = self.connection.connection.driver_connection
+            if driver.info.transaction_status == driver.info.transaction_status.INTRANS:
+                self.commit()
+        super().close()

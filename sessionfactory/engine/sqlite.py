@@ -97,14 +97,14 @@ def deferred(engine: Engine) -> Engine:
     return view
 
 
-def read_only(engine: Engine, **options: object) -> Engine:
-    """Return a view of an engine, on the same pool, whose transactions cannot write."""
-    view = engine.execution_options(**options)
-    view.dialect = _beginning(engine.dialect, "deferred", "PRAGMA query_only = ON")
-    return view
+def read_only(view: Engine) -> None:
+    """Have the transactions of a view of an engine not write."""
+    view.dialect = _beginning(view.dialect, "deferred", "PRAGMA query_only = ON")
+    if not event.contains(view, "reset", _end_read_only):  # with the pool, which others share
+        event.listen(view, "reset", _end_read_only)
 
 
-def end_read_only(
+def _end_read_only(
     connection: DBAPIConnection, record: ConnectionPoolEntry | None, _: object
 ) -> None:
     """Let a connection write again, on its return to the pool; one that is detached has none."""

@@ -14,10 +14,12 @@ from sessionfactory import (
     SettingsError,
     SqlAlchemySessionFactory,
 )
-from sessionfactory.engine import connections, drivers, readonly
+from sessionfactory.engine import connections, drivers
 from sessionfactory.engine.credentials import _drop_frames
 from sessionfactory.engine.ledger import Hold
 from sessionfactory.engine.managed import ManagedEngine
+from sessionfactory.engine.options import TransactionOptions
+from sessionfactory.engine.views import view_of
 
 
 def test_what_this_release_cannot_do_is_refused() -> None:
@@ -49,8 +51,8 @@ def test_database_without_read_only_transactions() -> None:
     dialect.name = "other"
     engine = create_engine("sqlite://")
     engine.dialect = dialect
-    with pytest.raises(SettingsError, match="other has no read-only transactions"):
-        readonly.read_only(engine)
+    with pytest.raises(SettingsError, match="read_only: other cannot do this for one transaction"):
+        view_of(engine, TransactionOptions(read_only=True))
 
 
 @pytest.mark.parametrize(

@@ -196,12 +196,13 @@ def test_options_of_the_url_win(postgres_server: PostgresServer, make: Make) -> 
 def test_limits_of_mysql_itself() -> None:
     """MySQL has other names than MariaDB, and no limit for idle transactions."""
     asked = {"statement_timeout": 0.25, "lock_timeout": 0.5}
-    assert limits._mysql_limits(asked, mariadb=False) == (
-        "SET SESSION max_execution_time = 250,"
-        " SESSION innodb_lock_wait_timeout = 1, SESSION lock_wait_timeout = 1"
-    )
+    assert limits.mysql_variables(asked, mariadb=False) == {
+        "max_execution_time": 250,
+        "innodb_lock_wait_timeout": 1,
+        "lock_wait_timeout": 1,
+    }
     with pytest.raises(SettingsError, match="idle_in_transaction_timeout: MySQL has no such limit"):
-        limits._mysql_limits({"idle_in_transaction_timeout": 1}, mariadb=False)
+        limits.mysql_variables({"idle_in_transaction_timeout": 1}, mariadb=False)
 
 
 @pytest.mark.parametrize("limit", limits._ALL_LIMITS)

@@ -1,0 +1,152 @@
+"""Settings that a connection has for as long as a view has it, where transactions have none.
+
+They are put when the view gets the connection, and taken back before anybody else gets it. A pool
+of ours does so at the next checkout by somebody else, so that a view whose scopes follow one
+another pays for neither; with any other pool, it happens at the connection's return.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+from sqlalchemy import event
+
+from sessionfactory.engine import connections
+from sessionfactory.errors import Fault, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Dialect, Engine
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+
+_STANDING: Final = "sessionfactory_standing"
+
+
+@attrs.frozen
+class Standing:
+    """What is put on a connection, and taken back; each is one statement, and one round trip."""
+
+    put_on: Callable[[DBAPIConnection], None]
+    taken_from: Callable[[DBAPIConnection], None]
+
+
+def stand(view: Engine, make: Callable[[Dialect], Standing]) -> None:
+    """Have the connections of a view keep to something while the view has them.
+
+    Args:
+        view: its own events and attributes are nobody else's; its pool is shared.
+        make: called once there is a connection, for only then a dialect knows its server.
+    """
+    if not hasattr(view.pool, "connect_as_left") and not event.contains(view, "checkin", _return):
+        event.listen(view, "checkin", _return)
+    standing = cache(make)
+
+    def raw_connection() -> PoolProxiedConnection:
+        # ``Engine.raw_connection`` is where every ``Connection`` of an engine has its own from.
+        pool: Any = view.pool
+        proxy: PoolProxiedConnection = getattr(pool, "connect_as_left", pool.connect)()
+        try:
+            _put(proxy, standing(view.dialect))
+        except BaseException as error:
+            proxy.invalidate(error)
+            proxy.close()
+            raise
+        return proxy
+
+    vars(view)["raw_connection"] = raw_connection
+
+
+def take_back(info: dict[Any, Any], connection: DBAPIConnection | None) -> None:
+    """Take back what stands on a connection, if anything does.
+
+    Args:
+        info: the dictionary that goes with the connection.
+        connection: the driver's; ``None`` if it is gone, and what stood on it too.
+    """
+    standing: Standing | None = info.pop(_STANDING, None)
+    if standing is not None and connection is not None:
+        standing.taken_from(connection)
+
+
+def _put(proxy: PoolProxiedConnection, standing: Standing) -> None:
+    if proxy.info.get(_STANDING) is standing:
+        return
+    take_back(proxy.info, proxy.dbapi_connection)
+    assert proxy.dbapi_connection is not None  # noqa: S101 - it was checked out just now
+    # Noted first: what was interrupted halfway has to be taken back, too.
+    proxy.info[_STANDING] = standing
+    standing.put_on(proxy.dbapi_connection)
+
+
+def _return(connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
+    try:
+        take_back(record.info, connection)
+    except Exception as error:  # noqa: BLE001 - nobody is to get a connection in such a state
+        record.invalidate(error)
+
+
+def reads_only(dialect: Dialect) -> Standing:
+    """Have PostgreSQL refuse writes outside of transactions.
+
+    Behind a pooler in transaction mode the setting would fall to whomever the pooler serves next,
+    so it is put only where the server's process is the one that greeted us.
+    """
+    if dialect.driver not in _READS_ONLY:
+        problem = f"AUTOCOMMIT cannot be read-only on {dialect.driver}; use psycopg or asyncpg"
+        raise SettingsError([Fault("read_only", problem)])
+    put, take = _READS_ONLY[dialect.driver]
+
+    def put_on(connection: DBAPIConnection) -> None:
+        if not connections.send(connection, put.format(connections.backend_of(connection))):
+            problem = (
+                "a pooler, such as PgBouncer, stands before this server, where AUTOCOMMIT cannot be"
+                " made read-only; leave isolation_level away"
+            )
+            raise SettingsError([Fault("read_only", problem)])
+
+    def taken_from(connection: DBAPIConnection) -> None:
+        if take:
+            connections.send(connection, take)
+
+    return Standing(put_on, taken_from)
+
+
+_IS_DIRECT: Final = " WHERE pg_catalog.pg_backend_pid() = {}"
+_BY_SETTING: Final = (
+    f"SELECT pg_catalog.set_config('default_transaction_read_only', 'on', false){_IS_DIRECT}",
+    "RESET default_transaction_read_only",
+)
+_READS_ONLY: Final = {
+    "psycopg": _BY_SETTING,
+    "asyncpg": _BY_SETTING,
+    # It sets and resets that itself whenever a connection begins or ends to commit by itself.
+    "psycopg2": (f"SELECT 1{_IS_DIRECT}", ""),
+}
+
+
+def variables(values: dict[str, object]) -> Standing:
+    """Have a session of MySQL or MariaDB keep to variables, and then to what they were before.
+
+    Args:
+        values: by name; numbers, and words of ours.
+    """
+    before = {name: f"@sessionfactory_{name}" for name in values}
+    put = [
+        *(f"{kept} = @@SESSION.{name}" for name, kept in before.items()),
+        *(f"SESSION {name} = {value!r}" for name, value in values.items()),
+    ]
+    back = [f"SESSION {name} = {kept}" for name, kept in before.items()]
+    return Standing(
+        lambda connection: _execute(connection, f"SET {', '.join(put)}"),
+        lambda connection: _execute(connection, f"SET {', '.join(back)}"),
+    )
+
+
+def _execute(connection: DBAPIConnection, statement: str) -> None:
+    cursor = connection.cursor()
+    cursor.execute(statement)
+    cursor.close()

@@ -1,0 +1,130 @@
+"""Views of an engine, on the same pool, whose transactions have options."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from sessionfactory.engine import limits, readonly, sqlite, standing
+from sessionfactory.errors import Fault, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Dialect, Engine
+
+    from sessionfactory.engine.options import TransactionOptions
+    from sessionfactory.engine.standing import Standing
+
+_VIEWS: Final = "sessionfactory_views"
+_OF: Final = "sessionfactory_view_of"
+_MOST: Final = 64
+"""Views that are kept for an engine; options that vary without end must not fill the memory."""
+_MYSQL: Final = ("mysql", "mariadb")
+_ON_MYSQL: Final = ("read_only", "statement_timeout", "lock_timeout")
+_SUPPORTED: Final[dict[str, tuple[str, ...]]] = {
+    "postgresql": (*_ON_MYSQL, "deferrable", "local"),
+    "sqlite": ("read_only",),
+    **dict.fromkeys(_MYSQL, _ON_MYSQL),
+}
+"""What each database can enforce, beside isolation levels and translated schemas."""
+
+
+def view_of(engine: Engine, options: TransactionOptions) -> Engine:
+    """Return a view of an engine whose transactions have options; the same one if asked again.
+
+    What PostgreSQL has to be told in each transaction is left to the caller. Thread-safe.
+
+    Raises:
+        SettingsError: this database cannot honour one of the options, or they contradict those of
+            a view that was given.
+    """
+    if _OF in vars(engine):
+        engine, theirs = vars(engine)[_OF]
+        options = theirs.and_also(options)
+    _refuse_unknown(engine, options)
+    if engine.dialect.name == "postgresql":
+        options = options.of_the_view
+    # Kept, because SQLAlchemy's cache of compiled statements knows engines by their dialect; and
+    # with the engine, so that it goes with it.
+    views: dict[TransactionOptions, Engine] = vars(engine).setdefault(_VIEWS, {})
+    view = views.get(options)
+    if view is None:
+        made = _build(engine, options)
+        for oldest in [*views][: max(0, len(views) + 1 - _MOST)]:
+            views.pop(oldest, None)
+        view = views.setdefault(options, made)
+    return view
+
+
+def _refuse_unknown(engine: Engine, options: TransactionOptions) -> None:
+    name = engine.dialect.name
+    supported = _SUPPORTED.get(name, ())
+    faults = [
+        Fault(option, f"{name} cannot do this for one transaction")
+        for option in _SUPPORTED["postgresql"]
+        if getattr(options, option) and option not in supported
+    ]
+    if name == "sqlite" and options.isolation_level in {"REPEATABLE READ", "READ COMMITTED"}:
+        faults.append(Fault("isolation_level", "sqlite has SERIALIZABLE, and AUTOCOMMIT"))
+    if faults:
+        raise SettingsError(faults)
+
+
+def _build(engine: Engine, options: TransactionOptions) -> Engine:
+    autocommits = options.isolation_level == "AUTOCOMMIT"
+    view = engine.execution_options(**_native(engine, options))
+    vars(view)[_OF] = engine, options
+    if engine.dialect.name in _MYSQL:
+        values = partial(_variables, options)
+        if values(mariadb=True):
+            standing.stand(view, lambda dialect: _of_mysql(dialect, values))
+    if not options.read_only:
+        return view
+    readonly.translate_refusals(view)
+    if engine.dialect.name == "sqlite":
+        sqlite.read_only(view)
+    if engine.dialect.name == "postgresql" and autocommits:
+        standing.stand(view, standing.reads_only)
+    if engine.dialect.driver == "psycopg" and not autocommits:
+        readonly.end_in_commit(view)
+    return view
+
+
+def _native(engine: Engine, options: TransactionOptions) -> dict[str, Any]:
+    """Return the execution options by which SQLAlchemy does it."""
+    name = engine.dialect.name
+    native: dict[str, Any] = {}
+    if options.read_only:
+        native[readonly.READ_ONLY] = True
+        if name == "postgresql":
+            native["postgresql_readonly"] = True
+    if options.deferrable:
+        native["postgresql_deferrable"] = True
+    if options.schema_translate_map is not None:
+        theirs = engine.get_execution_options().get("schema_translate_map", {})
+        native["schema_translate_map"] = {**theirs, **options.schema_translate_map}
+    level = options.isolation_level
+    # A level of SQLite is always SERIALIZABLE; MySQL's is set together with the rest.
+    if level is not None and (name not in {*_MYSQL, "sqlite"} or level == "AUTOCOMMIT"):
+        native["isolation_level"] = level
+    return native
+
+
+def _of_mysql(dialect: Dialect, values: Callable[..., dict[str, object]]) -> Standing:
+    return standing.variables(values(mariadb=getattr(dialect, "is_mariadb", False)))
+
+
+def _variables(options: TransactionOptions, *, mariadb: bool) -> dict[str, object]:
+    """Return the variables of MySQL or MariaDB that stand for options."""
+    prefix = "tx" if mariadb else "transaction"
+    asked = {"statement_timeout": options.statement_timeout, "lock_timeout": options.lock_timeout}
+    given = {name: limit for name, limit in asked.items() if limit is not None}
+    values: dict[str, object] = {**limits.mysql_variables(given, mariadb=mariadb)}
+    if options.read_only:
+        # And not START TRANSACTION READ ONLY, whose end CREATE and DROP bring about by themselves,
+        # and then write.
+        values[f"{prefix}_read_only"] = 1
+    if options.isolation_level not in {None, "AUTOCOMMIT"}:
+        values[f"{prefix}_isolation"] = str(options.isolation_level).replace(" ", "-")
+    return values

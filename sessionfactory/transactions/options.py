@@ -1,0 +1,212 @@
+"""Views of any session factory whose transactions have options."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
+from weakref import ref
+
+import attrs
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from sessionfactory.engine import local_settings
+from sessionfactory.engine.greenlets import AsyncSession
+from sessionfactory.engine.options import TransactionOptions
+from sessionfactory.engine.views import view_of
+from sessionfactory.errors import SessionFactoryError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+    from sqlalchemy.orm import SessionTransaction
+
+    from sessionfactory.engine.options import IsolationLevel
+    from sessionfactory.interfaces import AsyncSessionFactory, SessionFactory
+
+S = TypeVar("S", bound=Session)
+A = TypeVar("A", bound=AsyncSession)
+T = TypeVar("T")
+
+
+@overload
+def with_options(
+    sessions: SessionFactory[S],
+    *,
+    isolation_level: IsolationLevel | None = None,
+    read_only: bool | None = None,
+    deferrable: bool | None = None,
+    statement_timeout: float | None = None,
+    lock_timeout: float | None = None,
+    schema_translate_map: Mapping[str | None, str | None] | None = None,
+    local: Mapping[str, str] | None = None,
+) -> SessionFactory[S]: ...
+
+
+@overload
+def with_options(
+    sessions: AsyncSessionFactory[A],
+    *,
+    isolation_level: IsolationLevel | None = None,
+    read_only: bool | None = None,
+    deferrable: bool | None = None,
+    statement_timeout: float | None = None,
+    lock_timeout: float | None = None,
+    schema_translate_map: Mapping[str | None, str | None] | None = None,
+    local: Mapping[str, str] | None = None,
+) -> AsyncSessionFactory[A]: ...
+
+
+def with_options(  # noqa: PLR0913 - one keyword for each option
+    sessions: SessionFactory[Any] | AsyncSessionFactory[Any],
+    *,
+    isolation_level: IsolationLevel | None = None,
+    read_only: bool | None = None,
+    deferrable: bool | None = None,
+    statement_timeout: float | None = None,
+    lock_timeout: float | None = None,
+    schema_translate_map: Mapping[str | None, str | None] | None = None,
+    local: Mapping[str, str] | None = None,
+) -> SessionFactory[Any] | AsyncSessionFactory[Any]:
+    """Return a view of a session factory, on the same pool, whose transactions have options.
+
+    It works on any factory of either half, ``sessionmaker`` included, and on another view: the
+    options add up. What it asks for holds for each transaction, and is never left on a connection.
+    Cheap enough to be made for each request. Thread-safe. ``None`` leaves an option as it is.
+
+    Sessions that are bound to a connection, as those of a ``RollbackSessionFactory`` are, are in a
+    transaction of that connection already: they get ``local`` and the timeouts, and nothing else.
+
+    Args:
+        sessions: the factory.
+        isolation_level: of the transactions. ``"AUTOCOMMIT"`` has none: each statement is one, and
+            a read costs one round trip.
+        read_only: the database refuses writes, with ``ReadOnlyError``, on flush and in raw SQL.
+            PostgreSQL, MariaDB, MySQL, SQLite.
+        deferrable: PostgreSQL's, for a SERIALIZABLE read that never fails, but may wait to begin.
+        statement_timeout: seconds that a statement may run. PostgreSQL, MariaDB, MySQL.
+        lock_timeout: seconds that a statement may wait for a lock. PostgreSQL; in whole seconds
+            MariaDB, MySQL.
+        schema_translate_map: as SQLAlchemy's execution option.
+        local: settings of PostgreSQL for each transaction, by name, for row-level security:
+            ``{"app.tenant": "7"}``, which a policy reads by ``current_setting('app.tenant')``.
+
+    Raises:
+        SettingsError: a value cannot be used, or two contradict each other; and from the view, when
+            it opens a session's connection, if the database cannot honour an option.
+        TypeError: this is no session factory.
+    """
+    given: object = sessions
+    makes_sessions = callable(given) and callable(getattr(given, "begin", None))
+    if not makes_sessions or hasattr(given, "session_factory"):  # of a ``scoped_session``
+        raise TypeError(f"with_options takes a session factory, not {type(given).__name__}")
+    options = TransactionOptions(
+        isolation_level=isolation_level,
+        read_only=read_only,
+        deferrable=deferrable,
+        statement_timeout=statement_timeout,
+        lock_timeout=lock_timeout,
+        schema_translate_map=schema_translate_map,
+        local=local,
+    )
+    if isinstance(sessions, SessionsWithOptions):
+        return cast("SessionFactory[Any]", sessions.and_also(options))
+    consistent = TransactionOptions().and_also(options)
+    return cast("SessionFactory[Any]", SessionsWithOptions(sessions, consistent))
+
+
+@attrs.frozen(eq=False)
+class SessionsWithOptions(Generic[T]):
+    """A session factory of either half, whose sessions' transactions have options."""
+
+    _sessions: Any
+    _options: TransactionOptions
+
+    def and_also(self, options: TransactionOptions) -> SessionsWithOptions[T]:
+        """Return a view of the same factory with more options."""
+        return SessionsWithOptions(self._sessions, self._options.and_also(options))
+
+    def __call__(self) -> T:
+        """Return a new session; the caller closes it."""
+        return cast("T", _give(self._sessions(), self._options))
+
+    def begin(self) -> ScopeWithOptions[T]:
+        """Run one transaction, as the factory's own ``begin`` does."""
+        return ScopeWithOptions(self._sessions.begin(), self._options)
+
+
+@attrs.frozen(eq=False)
+class ScopeWithOptions(Generic[T]):
+    """A factory's ``begin()``, of either half, whose transaction has options."""
+
+    _scope: Any
+    _options: TransactionOptions
+
+    def __enter__(self) -> T:
+        return cast("T", _give(self._scope.__enter__(), self._options))
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        return cast("None", self._scope.__exit__(kind, error, traceback))
+
+    async def __aenter__(self) -> T:
+        return cast("T", _give(await self._scope.__aenter__(), self._options))
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        return cast("None", await self._scope.__aexit__(kind, error, traceback))
+
+
+def _give(session: T, options: TransactionOptions) -> T:
+    """Have the transactions of a new session, which has no connection yet, be as options say."""
+    bare = session.sync_session if isinstance(session, AsyncSession) else session
+    found = cast("Session", bare)
+    asked = ref(found)  # and not the session, which would then be garbage that only cycles free
+
+    def get_bind(*arguments: Any, **keywords: Any) -> Engine | Connection:
+        using = cast("Session", asked())
+        bind = type(using).get_bind(using, *arguments, **keywords)
+        return view_of(bind, options) if isinstance(bind, Engine) else bind
+
+    vars(found)["get_bind"] = get_bind
+    if options.are_local:
+        local = _Local(options)
+        event.listen(found, "after_begin", local.say)
+        event.listen(found, "after_transaction_end", local.end)
+    return session
+
+
+@attrs.define(eq=False)
+class _Local:
+    """What a session's transactions are told on PostgreSQL, when they have begun."""
+
+    _options: TransactionOptions
+    _joined: tuple[Connection, dict[str, str]] | None = None
+    """A connection whose transaction goes on after the session's, and what was said there before.
+
+    Such are those of a ``RollbackSessionFactory``.
+    """
+
+    def say(self, _: Session, transaction: SessionTransaction, connection: Connection) -> None:
+        if transaction.nested or connection.dialect.name != "postgresql":
+            return
+        settings = local_settings.settings_of(self._options)
+        if connection.in_nested_transaction():
+            self._joined = connection, local_settings.current(connection, settings)
+        local_settings.say(connection, settings)
+
+    def end(self, _: Session, transaction: SessionTransaction) -> None:
+        if transaction.parent is None and self._joined is not None:
+            (connection, before), self._joined = self._joined, None
+            with suppress(DBAPIError, SessionFactoryError):  # the connection is of no use any more
+                local_settings.say(connection, before)

@@ -1,0 +1,188 @@
+"""What may be asked of transactions, what contradicts itself, and what a view costs."""
+
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING, Any, cast
+from weakref import ref
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import default
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
+
+from sessionfactory import NotConfiguredError, NullSessionFactory, SettingsError, with_options
+from sessionfactory.engine import standing
+from sessionfactory.engine.options import TransactionOptions
+from sessionfactory.engine.views import view_of
+
+if TYPE_CHECKING:
+    from sessionfactory import SqlAlchemySessionFactory
+
+asking = cast("Any", with_options)
+sessions = sessionmaker(create_engine("sqlite://"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"isolation_level": "serializable"}, "isolation_level: expected one of SERIALIZABLE, "),
+        ({"read_only": "yes"}, "read_only: expected True, False or None"),
+        ({"deferrable": 1}, "deferrable: expected True, False or None"),
+        ({"statement_timeout": "5"}, "statement_timeout: expected a number of seconds"),
+        ({"lock_timeout": True}, "lock_timeout: expected a number of seconds"),
+        ({"lock_timeout": 0}, "lock_timeout: expected 0.001 to 2147483 seconds, got 0"),
+        ({"statement_timeout": float("nan")}, "statement_timeout: expected 0.001 to .* got nan"),
+        ({"schema_translate_map": "other"}, "schema_translate_map: expected a mapping"),
+        ({"schema_translate_map": {1: "a"}}, "schema_translate_map: expected names of schemas"),
+        ({"local": ["app.tenant"]}, "local: expected a mapping"),
+        ({"local": {"app.tenant; DROP": "7"}}, "local: expected names of settings, such as app"),
+        ({"local": {7: "7"}}, "local: expected names of settings"),
+        ({"local": {"app.tenant": 7}}, "local.app.tenant: expected text$"),
+        ({"local": {"app.tenant": "7\0"}}, "local.app.tenant: expected text without .* NUL"),
+        ({"local": {"Statement_Timeout": "7"}}, "local.Statement_Timeout: say statement_timeout"),
+        ({"local": {"transaction_read_only": "off"}}, "local.transaction_read_only: say read_only"),
+    ],
+)
+def test_what_cannot_be_used(options: dict[str, object], message: str) -> None:
+    """Each value that cannot be used is told with its name, when the view is made."""
+    with pytest.raises(SettingsError, match=message):
+        asking(sessions, **options)
+
+
+def test_all_faults_at_once() -> None:
+    """Everything that is wrong is told at once, and no value of a setting is."""
+    with pytest.raises(SettingsError, match="2 faults") as caught:
+        asking(sessions, read_only="yes", local={"app.secret": b"canary"})
+    assert "canary" not in str(caught.value)
+
+
+def test_values_are_not_shown() -> None:
+    """What stands in settings of a transaction is no business of a log."""
+    view = with_options(sessions, local={"app.secret": "canary"})
+    assert "canary" not in repr(view)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"isolation_level": "AUTOCOMMIT", "local": {"app.tenant": "7"}}, ["local"]),
+        (
+            {"isolation_level": "AUTOCOMMIT", "statement_timeout": 1, "lock_timeout": 1},
+            ["statement_timeout", "lock_timeout"],
+        ),
+        ({"deferrable": True}, ["deferrable"]),
+        ({"deferrable": True, "isolation_level": "SERIALIZABLE"}, ["deferrable"]),
+        ({"deferrable": True, "isolation_level": "AUTOCOMMIT"}, ["deferrable"]),
+    ],
+)
+def test_contradictions(options: dict[str, object], named: list[str]) -> None:
+    """Options that cannot be had together are refused when the view is made."""
+    with pytest.raises(SettingsError, match=r"AUTOCOMMIT has none|needs isolation_level") as caught:
+        asking(sessions, **options)
+    assert [fault.path for fault in caught.value.faults] == named
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "named"),
+    [
+        ({"read_only": True}, {"read_only": False}, "read_only"),
+        ({"statement_timeout": 5}, {"statement_timeout": 6}, "statement_timeout"),
+        ({"local": {"a.b": "7", "a.c": "1"}}, {"local": {"a.b": "8"}}, "local.a.b"),
+        ({"local": {"a.b": "7"}}, {"isolation_level": "AUTOCOMMIT"}, "local"),
+        (
+            {"isolation_level": "SERIALIZABLE"},
+            {"isolation_level": "READ COMMITTED"},
+            "isolation_level",
+        ),
+        (
+            {"schema_translate_map": {None: "one"}},
+            {"schema_translate_map": {None: "two"}},
+            "schema_translate_map.None",
+        ),
+    ],
+)
+def test_contradictions_between_views(
+    first: dict[str, object], second: dict[str, object], named: str
+) -> None:
+    """A view cannot take back what the one below it says; to say the same again is no harm."""
+    view = asking(asking(sessions, **first), **first)
+    with pytest.raises(SettingsError) as caught:
+        asking(view, **second)
+    assert [fault.path for fault in caught.value.faults] == [named]
+
+
+def test_contradiction_to_a_reader(factory: SqlAlchemySessionFactory) -> None:
+    """A view of a reader cannot write, either."""
+    view = with_options(factory.reader, read_only=False)
+    with pytest.raises(SettingsError, match="read_only: the sessions that were given say"):
+        view().connection()
+
+
+@pytest.mark.parametrize(
+    "given", [None, print, Session(), scoped_session(sessions), create_engine("sqlite://")]
+)
+def test_what_is_no_factory(given: object) -> None:
+    """Something else than a session factory is refused at once."""
+    with pytest.raises(TypeError, match="with_options takes a session factory, not "):
+        asking(given, read_only=True)
+
+
+def test_null_factory() -> None:
+    """A view of a database that is not configured says what to set."""
+    view = with_options(NullSessionFactory("set DATABASE_URL"), read_only=True)
+    with pytest.raises(NotConfiguredError, match="set DATABASE_URL"):
+        view()
+    with pytest.raises(NotConfiguredError, match="set DATABASE_URL"):
+        view.begin()
+
+
+def test_bound_sessions_of_several_engines() -> None:
+    """Sessions that choose an engine for each statement have views of each."""
+    one, two = create_engine("sqlite://"), create_engine("sqlite://")
+
+    class Choosing(Session):
+        def get_bind(self, *_: Any, **keywords: Any) -> Any:
+            return two if "FROM two" in str(keywords.get("clause")) else one
+
+    view = with_options(sessionmaker(class_=Choosing), read_only=True)
+    with view() as session:
+        assert session.get_bind() is view_of(one, TransactionOptions(read_only=True))
+        session.execute(text("SELECT 1"))
+        with pytest.raises(Exception, match="no such table: two"):
+            session.execute(text("SELECT 1 FROM two"))
+        assert len(session.connection().exec_driver_sql("PRAGMA query_only").all()) == 1
+
+
+def test_views_are_kept_and_bounded() -> None:
+    """The same options give the same view of an engine; the oldest of very many go."""
+    engine = create_engine("sqlite://")
+    options = TransactionOptions(schema_translate_map={None: "main"}, read_only=True)
+    same = TransactionOptions(schema_translate_map={None: "main"}, read_only=True)
+    first = view_of(engine, options)
+    assert view_of(engine, same) is first
+    for number in range(100):
+        view_of(engine, TransactionOptions(schema_translate_map={None: str(number)}))
+    assert len(vars(engine)["sessionfactory_views"]) == 64
+    assert view_of(engine, options) is not first
+
+
+def test_sessions_are_freed_at_once() -> None:
+    """A session of a view that is dropped goes, without the help of the garbage collector."""
+    view = with_options(sessions, read_only=True, local={"app.tenant": "7"})
+    gc.disable()
+    try:
+        session = view()
+        gone = ref(session)
+        del session
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_other_drivers_of_postgresql() -> None:
+    """Where it is not known how, AUTOCOMMIT is not made read-only, and that is said."""
+    dialect = default.DefaultDialect()
+    dialect.driver = "other"
+    with pytest.raises(SettingsError, match="read_only: AUTOCOMMIT cannot be read-only on other"):
+        standing.reads_only(dialect)

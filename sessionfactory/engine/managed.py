@@ -219,7 +219,7 @@ class ManagedEngine:
         self.ledger.keep(engine.pool)
         drivers.speak_asyncpg(engine)
         credentials.hand_over(engine, self.settings, self._waiting)
-        poolers.recognise(engine, self.settings.pool)
+        poolers.recognise(engine, self.settings, self._waiting)
         event.listen(engine, "handle_error", unwrap, retval=True)
         forks.guard(engine, self._file)
         failover.leave_read_only_servers(engine)

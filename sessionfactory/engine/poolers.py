@@ -8,17 +8,22 @@ the process that the server named in its greeting is not the one that answers.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 from sessionfactory.engine import connections
+from sessionfactory.engine.errors import ConnectTimeoutError
+from sessionfactory.engine.waiting import TookLongerError
 from sessionfactory.errors import Fault, SettingsError
 
 if TYPE_CHECKING:
     from sqlalchemy import Dialect, Engine
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
-    from sessionfactory.settings import PoolSettings
+    from sessionfactory.engine.waiting import Waiting
+    from sessionfactory.settings import DatabaseSettings
 
 
 def _unique_name() -> str:
@@ -37,17 +42,18 @@ _PREPARE_NOTHING: Final[dict[str, dict[str, object]]] = {
 }
 
 
-def recognise(engine: Engine, pool: PoolSettings) -> None:
+def recognise(engine: Engine, settings: DatabaseSettings, waiting: Waiting) -> None:
     """Have an engine look for a pooler whenever it connects, until it found one.
 
-    That takes a round trip for each connection. One connection is opened anew: the first that is
-    found to lead to a pooler. What the user said about prepared statements himself, wins.
+    That takes a round trip for each connection, and ``connect_timeout`` at most. One connection is
+    opened anew: the first that is found to lead to a pooler. What the user said about prepared
+    statements himself, wins.
 
     Connecting raises ``SettingsError`` behind a pooler if ``pool.reset`` is ``"state"``.
     """
     dialect = engine.dialect
     safely = _PREPARE_NOTHING.get(dialect.driver, {})
-    refused = pool.reset == "state"
+    refused = settings.pool.reset == "state"
     if dialect.name != "postgresql" or not (safely or refused):
         return
     opened = dialect.connect
@@ -57,7 +63,7 @@ def recognise(engine: Engine, pool: PoolSettings) -> None:
         nonlocal is_found
         if not is_found:  # another thread may find it while this one connects
             connection = opened(*arguments, **keywords)
-            if _is_direct(dialect, connection):
+            if _is_direct(dialect, connection, settings.connect_timeout, waiting):
                 return connection
             connection.close()
             if refused:
@@ -74,12 +80,19 @@ _WHY: Final = (
 )
 
 
-def _is_direct(dialect: Dialect, connection: DBAPIConnection) -> bool:
+def _is_direct(
+    dialect: Dialect, connection: DBAPIConnection, seconds: float | None, waiting: Waiting
+) -> bool:
     # A condition, because asyncpg returns no rows of what it does not prepare.
     backend = connections.backend_of(connection)
     asked = f"SELECT 1 WHERE pg_catalog.pg_backend_pid() = {backend}"
+    hang_up = partial(connections.hang_up, connection)
     try:
-        return connections.send(connection, asked) == 1
-    except BaseException:  # cancelled, perhaps
+        with nullcontext() if seconds is None else waiting.alarm(seconds, hang_up):
+            return connections.send(connection, asked) == 1
+    except BaseException as error:  # cancelled, perhaps
         dialect.do_terminate(connection)
+        if isinstance(error, TookLongerError):
+            problem = f"The server did not answer a new connection within {seconds:g} s"
+            raise ConnectTimeoutError(f"{problem}; see connect_timeout") from None
         raise

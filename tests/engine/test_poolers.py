@@ -9,11 +9,13 @@ from sqlalchemy import make_url, text
 from sqlalchemy.exc import OperationalError
 
 from sessionfactory import (
+    ConnectTimeoutError,
     DatabaseSettings,
     PoolSettings,
     SettingsError,
     SqlAlchemySessionFactory,
 )
+from sessionfactory.engine import connections
 from sessionfactory.testing import FaultProxy
 from tests.engine.pooled import DRIVERS, values
 from tests.pgbouncer import PgBouncer
@@ -116,3 +118,26 @@ def test_lost_while_asked(postgres_server: PostgresServer) -> None:
             session.execute(text("SELECT 1"))
         assert cut.fired
         assert factory.status().size == 0
+
+
+@pytest.mark.parametrize("timeout", [30.0, None])
+def test_a_server_that_falls_silent_just_then(
+    postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch, timeout: float | None
+) -> None:
+    """A new connection that the network swallows is given up after connect_timeout."""
+    ask = connections.backend_of
+
+    def fall_silent(connection: DBAPIConnection | None) -> int | None:
+        proxy.black_hole()
+        return ask(connection)
+
+    pool = PoolSettings(timeout=timeout)
+    with FaultProxy(postgres_server.url) as proxy:
+        settings = DatabaseSettings(proxy.url, connect_timeout=1, pool=pool)
+        with SqlAlchemySessionFactory(settings) as factory, factory() as session:
+            monkeypatch.setattr(connections, "backend_of", fall_silent)
+            with pytest.raises(ConnectTimeoutError, match="new connection within 1 s; see connect"):
+                session.connection()
+            monkeypatch.undo()
+            proxy.restore()
+            assert session.scalar(text("SELECT 1")) == 1

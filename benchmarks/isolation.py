@@ -237,7 +237,7 @@ def _cloned(schema: Schema, cloning: CloningSessionFactory, tests: int = 1) -> f
         with cloning.clone() as sessions:
             schema.test(sessions)
     seconds = perf_counter() - began
-    cloning._thread.submit(int).result()  # noqa: SLF001 - what it still does is no other's sample
+    cloning._cloner._thread.submit(int).result()  # noqa: SLF001 - what it still does is no other's sample
     return seconds / tests
 
 

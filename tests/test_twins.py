@@ -100,8 +100,19 @@ PAIRS: Final = (
             "InMemorySessionFactory._prepare": _NO_AWAIT,
         },
     ),
+    Twins(
+        "testing/cloning.py",
+        "testing/cloning_async.py",
+        {
+            "CloningSessionFactory.__init__": "the halves reach the server in different ways,"
+            " and a clone's connections belong to the loop of the test, so none is opened ahead",
+            "CloningSessionFactory._ready": "opens the first connection ahead",
+            "_as_function": "create_all is no coroutine function",
+        },
+    ),
 )
 ALONE: Final = {
+    "testing/_admin_async.py": "is used like its twin, and runs an event loop of its own",
     "testing/_databases_async.py": "asks the registry of the sync half, which has its own ways",
 }
 
@@ -145,6 +156,10 @@ class Synchronous(ast.NodeTransformer):
                 node = ast.Call(function, arguments, node.keywords)
             case ast.Call(ast.Attribute(session, "run_sync"), [function, *arguments]):
                 node = ast.Call(function, [session, *arguments], node.keywords)
+            case ast.Call(
+                ast.Attribute(_, "shield"), [ast.Call(ast.Attribute(_, "wrap_future"), [future])]
+            ):
+                node = ast.Call(ast.Attribute(future, "result"), [], [])
             case _:
                 pass
         return self.generic_visit(node)
@@ -288,6 +303,7 @@ def test_an_async_twin_says_whose_it_is(twins: Twins) -> None:
         ("return f(x, k=1)", "return await greenlet_spawn(f, x, k=1)"),
         ("return f(session, x)", "return await session.run_sync(f, x)"),
         ("with a, b as c:\n  d()", "with a:\n  async with b as c:\n   await d()"),
+        ("return f.result()", "return await asyncio.shield(asyncio.wrap_future(f))"),
         ("return session.in_transaction()", "return session.sync_session.in_transaction()"),
         ("return cast('S', Session)", "return cast('A', AsyncSession)"),
         ("self.close()", "await self.aclose()"),

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sessionfactory.testing.async_memory import AsyncInMemorySessionFactory
     from sessionfactory.testing.capturing import capturing_callbacks
     from sessionfactory.testing.cloning import CloningSessionFactory
+    from sessionfactory.testing.cloning_async import AsyncCloningSessionFactory
     from sessionfactory.testing.conformance import check_session_factory
     from sessionfactory.testing.conformance_async import check_async_session_factory
     from sessionfactory.testing.mariadb import MariaDBServer
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONFORMANCE_TABLE",
+    "AsyncCloningSessionFactory",
     "AsyncInMemorySessionFactory",
     "AsyncRecordingSessionFactory",
     "AsyncRollbackSessionFactory",
@@ -70,6 +72,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AsyncCloningSessionFactory": "cloning_async",
     "AsyncInMemorySessionFactory": "async_memory",
     "AsyncRecordingSessionFactory": "recording_async",
     "AsyncRollbackSessionFactory": "rollback_async",

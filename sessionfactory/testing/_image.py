@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import TYPE_CHECKING, Any, Final
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
 from sqlalchemy import MetaData
@@ -14,11 +15,12 @@ from sessionfactory.settings import DatabaseSettings, PoolSettings
 from sessionfactory.validation import as_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from sessionfactory.settings import SqliteSettings
     from sessionfactory.status import Holder
 
+S = TypeVar("S")
 
 _DEFAULTS: Final = DatabaseSettings("sqlite://", pool=PoolSettings(timeout=5.0))
 
@@ -142,3 +144,18 @@ def as_metadata(given: object) -> MetaData:
         return given
     hint = ": say Base.metadata" if isinstance(getattr(given, "metadata", None), MetaData) else ""
     raise TypeError(f"expected a MetaData, not {given!r}{hint}")
+
+
+def as_seed(given: Callable[[S], object] | None) -> Callable[[S], object] | None:
+    """Return what was given to put rows into the tables.
+
+    Raises:
+        TypeError: it is a coroutine function, which would never run.
+    """
+    if iscoroutinefunction(given):
+        name = getattr(given, "__name__", repr(given))
+        raise TypeError(
+            f"seed is a coroutine function, {name!r}: in both halves it is a plain function over a"
+            " plain Session"
+        )
+    return given

@@ -10,25 +10,23 @@ import tempfile
 from contextlib import closing
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
-import attrs
+from sqlalchemy.engine.default import DefaultDialect
 
-from sessionfactory._sync import SqlAlchemySessionFactory
 from sessionfactory.engine import drivers
 from sessionfactory.errors import Fault, SettingsError
-from sessionfactory.settings import PoolSettings
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
 
     from sessionfactory.settings import DatabaseSettings
 
-_STRATEGIES_SINCE: Final = (15,)
+_STRATEGIES_SINCE: Final = 150000
 
 
 class Templates(Protocol):
-    """Makes databases, and makes them from others. Its methods are called in one thread at a time.
+    """Makes databases, and makes them from others. All but ``url`` is called in one thread.
 
     Each may raise what SQLAlchemy or the operating system raises.
     """
@@ -50,17 +48,37 @@ class Templates(Protocol):
         ...
 
 
-def templates_for(settings: DatabaseSettings) -> Templates:
+class Server(Protocol):
+    """Executes statements on a server, outside of any transaction."""
+
+    is_async: ClassVar[bool]
+
+    def __init__(self, settings: DatabaseSettings) -> None: ...
+
+    def execute(self, statement: str) -> object:
+        """Execute a statement, and return the first value of its first row, if it has rows."""
+        ...
+
+    def close(self) -> None:
+        """Give up what it has of the server."""
+        ...
+
+
+def templates_for(settings: DatabaseSettings, server: type[Server]) -> Templates:
     """Return what copies databases where the settings point.
+
+    Args:
+        settings: the database.
+        server: how this half speaks to a server.
 
     Raises:
         SettingsError: this database cannot be copied, or no engine could be built.
     """
-    url = drivers.with_driver(settings.url)
-    drivers.load_dialect(url)
+    url = drivers.with_driver(settings.url, is_async=server.is_async)
+    drivers.load_dialect(url, is_async=server.is_async)
     match url.get_backend_name():
         case "postgresql":
-            return PostgresTemplates(settings)
+            return PostgresTemplates(settings.url, server(settings))
         case "sqlite":
             return SqliteTemplates(settings)
         case other:
@@ -73,13 +91,16 @@ def new_name() -> str:
     return f"sessionfactory_{os.getpid()}_{secrets.token_hex(4)}"
 
 
+def _quoted(name: str) -> str:
+    return DefaultDialect().identifier_preparer.quote_identifier(name)
+
+
 class PostgresTemplates:
     """Copies by ``CREATE DATABASE … TEMPLATE``, through the database that the settings name."""
 
-    def __init__(self, settings: DatabaseSettings) -> None:
-        self._url = settings.url
-        pool = PoolSettings(size=1, max_overflow=0)
-        self._admin = SqlAlchemySessionFactory(attrs.evolve(settings, pool=pool), name="admin")
+    def __init__(self, url: URL, server: Server) -> None:
+        self._url = url
+        self._server = server
 
     def url(self, name: str) -> URL:
         """Return where the database of that name is."""
@@ -87,37 +108,23 @@ class PostgresTemplates:
 
     def create(self, name: str, template: str | None = None) -> None:
         """Make a database, empty or like another one, to which nobody is connected."""
-        if template is None:
-            self._execute(f"CREATE DATABASE {self._quoted(name)}")
-            return
-        self._execute(
-            f"CREATE DATABASE {self._quoted(name)} TEMPLATE {self._quoted(template)}"
-            f"{self._strategy}"
-        )
+        like = f" TEMPLATE {_quoted(template)}{self._strategy}" if template else ""
+        self._server.execute(f"CREATE DATABASE {_quoted(name)}{like}")
 
     def drop(self, name: str) -> None:
         """Drop a database if it is there, whoever is connected to it."""
-        self._execute(f"DROP DATABASE IF EXISTS {self._quoted(name)} WITH (FORCE)")
+        self._server.execute(f"DROP DATABASE IF EXISTS {_quoted(name)} WITH (FORCE)")
 
     def close(self) -> None:
         """Close the connection."""
-        self._admin.close()
-
-    def _quoted(self, name: str) -> str:
-        return self._admin.engine.dialect.identifier_preparer.quote_identifier(name)
+        self._server.close()
 
     @cached_property
     def _strategy(self) -> str:
-        with self._admin.engine.connect() as connection:
-            waits_for_the_disk = connection.exec_driver_sql("SHOW fsync").scalar() == "on"
-            version = connection.dialect.server_version_info or ()
+        waits_for_the_disk = self._server.execute("SHOW fsync") == "on"
+        version = int(str(self._server.execute("SHOW server_version_num")))
         # Copying files takes two checkpoints: half the time of the default, or many times as much.
         return "" if waits_for_the_disk or version < _STRATEGIES_SINCE else " STRATEGY file_copy"
-
-    def _execute(self, statement: str) -> None:
-        engine = self._admin.engine.execution_options(isolation_level="AUTOCOMMIT")
-        with engine.connect() as connection:
-            connection.exec_driver_sql(statement)
 
 
 class SqliteTemplates:

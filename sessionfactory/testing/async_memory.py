@@ -42,7 +42,7 @@ class AsyncInMemorySessionFactory(AsyncSqlAlchemySessionFactory[A]):
         name: what messages call it.
 
     Raises:
-        TypeError: ``metadata`` is none.
+        TypeError: ``metadata`` is none, or ``seed`` is a coroutine function.
         SettingsError: ``settings`` are for another database.
     """
 

@@ -9,24 +9,21 @@ For tests that need real commits, several connections, or DDL:
 
 from __future__ import annotations
 
-import threading
 import warnings
-from collections import deque
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from itertools import count
-from typing import TYPE_CHECKING, Final, Generic, Self
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, Generic, Self
 
 import attrs
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 from typing_extensions import TypeVar
 
 from sessionfactory._sync import SqlAlchemySessionFactory
-from sessionfactory.errors import ClosedError
 from sessionfactory.settings import DatabaseSettings
-from sessionfactory.testing._image import IsolationError, as_metadata, expect_all_closed
-from sessionfactory.testing._templates import new_name, templates_for
+from sessionfactory.testing._admin import Admin
+from sessionfactory.testing._cloner import PATIENCE, Cloner
+from sessionfactory.testing._image import IsolationError, as_metadata, as_seed, expect_all_closed
+from sessionfactory.testing._templates import templates_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -35,9 +32,6 @@ if TYPE_CHECKING:
     from sqlalchemy import URL, Engine, MetaData
 
 S = TypeVar("S", bound=Session, default=Session)
-
-_PATIENCE: Final = 1.0
-"""Seconds that other threads have to give their connections back when a test is over."""
 
 
 class CloningSessionFactory(Generic[S]):
@@ -57,7 +51,7 @@ class CloningSessionFactory(Generic[S]):
 
     Raises:
         SettingsError: these settings cannot be used, or this database cannot be copied.
-        TypeError: ``prepare`` is neither.
+        TypeError: ``prepare`` is neither, or ``seed`` is a coroutine function.
     """
 
     def __init__(
@@ -74,18 +68,10 @@ class CloningSessionFactory(Generic[S]):
             settings if isinstance(settings, DatabaseSettings) else DatabaseSettings(settings)
         )
         self._prepare = _as_function(prepare)
-        self._seed = seed
+        self._seed = as_seed(seed)
         self._session_class = session_class
-        self._ahead = ahead
-        self._templates = templates_for(self._settings)
-        self._start = new_name()
-        self._numbers = count(1)
-        self._template: str | None = None
-        self._pending: deque[Future[SqlAlchemySessionFactory[S]]] = deque()
-        self._databases: dict[str, None] = {}
-        self._closed = False
-        self._lock = threading.Lock()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sessionfactory-cloning")
+        self._templates = templates_for(self._settings, Admin)
+        self._cloner = Cloner(self._templates, self._ready, ahead)
 
     @contextmanager
     def clone(self) -> Generator[SqlAlchemySessionFactory[S]]:
@@ -96,14 +82,15 @@ class CloningSessionFactory(Generic[S]):
                 a session is still open; it is cut off, and the message says where it was opened.
             ClosedError: ``close()`` was called.
         """
+        self._expect_template()
         sessions = self._take()
         try:
             yield sessions
         finally:
-            left = sessions.close(timeout=_PATIENCE)
-            with self._lock:
-                if not self._closed:
-                    self._thread.submit(self._drop, sessions.name)
+            try:
+                left = sessions.close(timeout=PATIENCE)
+            finally:
+                self._cloner.drop(sessions.name)
         expect_all_closed(left)
 
     def close(self) -> None:
@@ -112,23 +99,15 @@ class CloningSessionFactory(Generic[S]):
         Raises:
             IsolationError: one could not be dropped; the message has the database's words.
         """
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-        self._thread.shutdown(cancel_futures=True)
-        for future in self._pending:
-            if not future.cancelled() and future.exception() is None:
-                future.result().close()
-        kept: list[str] = []
-        for name in list(self._databases):
-            try:
-                self._drop(name)
-            except Exception as error:  # noqa: BLE001 - the others must go all the same
-                kept.append(f"{name}: {_words(error)}")
-        self._templates.close()
-        if kept:
-            raise IsolationError("\n  - ".join(["These databases could not be dropped:", *kept]))
+        stopped = self._cloner.stop()
+        if stopped is None:
+            return
+        try:
+            for sessions in stopped.result():
+                sessions.close()
+        finally:
+            ended = self._cloner.end()
+        ended.result()
 
     def __enter__(self) -> Self:
         return self
@@ -147,37 +126,24 @@ class CloningSessionFactory(Generic[S]):
             error.add_note(str(kept))  # it may be the reason, and must not hide behind this one
 
     def __del__(self) -> None:
-        closed = getattr(self, "_closed", True)  # absent if the settings were refused
-        if not closed and self._databases:
-            message = "A CloningSessionFactory was not closed; its databases are left on the server"
+        cloner = getattr(self, "_cloner", None)  # absent if the settings were refused
+        if cloner is not None and cloner.leaves_databases:
+            message = f"{type(self).__name__} was not closed; its databases are left on the server"
             warnings.warn(message, ResourceWarning, source=self, stacklevel=1)
 
-    def _take(self) -> SqlAlchemySessionFactory[S]:
-        with self._lock:
-            if self._closed:
-                raise ClosedError("This CloningSessionFactory is closed; it makes no clones")
-            if self._template is None:
-                self._template = self._make_template()
-            while len(self._pending) <= self._ahead:
-                name = f"{self._start}_{next(self._numbers)}"
-                self._pending.append(self._thread.submit(self._clone, name, self._template))
-            first = self._pending.popleft()
+    def _expect_template(self) -> None:
+        """Have one caller prepare the template, while the others wait; if he fails, the next."""
+        while (attempt := self._cloner.attempt()) is not None:
+            if attempt.result():
+                return
+        template: str | None = None
         try:
-            return first.result()
-        except CancelledError:
-            message = "This CloningSessionFactory was closed before the clone was made"
-            raise ClosedError(message) from None
-        except Exception as error:
-            message = f"No database could be cloned for this test: {_words(error)}"
-            raise IsolationError(message) from error
+            template = self._make_template()
+        finally:
+            self._cloner.end_attempt(template)
 
     def _make_template(self) -> str:
-        name = f"{self._start}_template"
-        try:
-            self._create(name)
-        except Exception as error:
-            message = f"No template could be made to clone databases from: {_words(error)}"
-            raise IsolationError(message) from error
+        name = self._cloner.create().result()
         try:
             with self._factory(name) as sessions:
                 self._prepare(sessions.engine)
@@ -185,12 +151,19 @@ class CloningSessionFactory(Generic[S]):
                     with sessions.begin() as session:
                         self._seed(session)
         except BaseException:
-            self._drop(name)
+            self._cloner.drop(name)
             raise
         return name
 
-    def _clone(self, name: str, template: str) -> SqlAlchemySessionFactory[S]:
-        self._create(name, template)
+    def _take(self) -> SqlAlchemySessionFactory[S]:
+        clone = self._cloner.take()
+        try:
+            return clone.result()
+        except KeyboardInterrupt:
+            self._cloner.give_back(clone)
+            raise
+
+    def _ready(self, name: str) -> SqlAlchemySessionFactory[S]:
         with ExitStack() as stack:
             sessions = stack.enter_context(self._factory(name))
             # Connecting is a part of it: the first connection to a new database is the slowest.
@@ -202,21 +175,10 @@ class CloningSessionFactory(Generic[S]):
         settings = attrs.evolve(self._settings, url=self._templates.url(name))
         return SqlAlchemySessionFactory(settings, name=name, session_class=self._session_class)
 
-    def _create(self, name: str, template: str | None = None) -> None:
-        self._databases[name] = None  # before it is there: whatever fails now, it will be dropped
-        self._templates.create(name, template)
-
-    def _drop(self, name: str) -> None:
-        self._templates.drop(name)
-        del self._databases[name]
-
 
 def _as_function(prepare: MetaData | Callable[[Engine], object]) -> Callable[[Engine], object]:
     if isinstance(prepare, type) or not callable(prepare):
         return as_metadata(prepare).create_all
+    if iscoroutinefunction(prepare):
+        raise TypeError("prepare is a coroutine function, as AsyncCloningSessionFactory has it")
     return prepare
-
-
-def _words(error: Exception) -> str:
-    """Return what the database said, without SQLAlchemy's wrapping."""
-    return " ".join(str(error.orig if isinstance(error, DBAPIError) else error).split())

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from typing_extensions import TypeVar
 
 from sessionfactory._sync import SqlAlchemySessionFactory
-from sessionfactory.testing._image import Image, as_metadata, in_memory
+from sessionfactory.testing._image import Image, as_metadata, as_seed, in_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +41,7 @@ class InMemorySessionFactory(SqlAlchemySessionFactory[S]):
         name: what messages call it.
 
     Raises:
-        TypeError: ``metadata`` is none.
+        TypeError: ``metadata`` is none, or ``seed`` is a coroutine function.
         SettingsError: ``settings`` are for another database.
     """
 
@@ -55,7 +55,7 @@ class InMemorySessionFactory(SqlAlchemySessionFactory[S]):
         settings: DatabaseSettings | None = None,
         name: str = "memory",
     ) -> None:
-        metadata, settings = as_metadata(metadata), in_memory(settings)
+        metadata, seed, settings = as_metadata(metadata), as_seed(seed), in_memory(settings)
         self._image = Image(name, settings.sqlite)
         options = self._image.options(settings)
         settings = attrs.evolve(settings, engine_options=options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from contextlib import ContextDecorator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Never, ParamSpec, Self, TypeVar
 
@@ -25,9 +26,11 @@ from sessionfactory import (
     SqlAlchemySessionFactory,
 )
 from sessionfactory.testing import (
+    AsyncCloningSessionFactory,
     AsyncInMemorySessionFactory,
     AsyncRecordingSessionFactory,
     AsyncRollbackSessionFactory,
+    CloningSessionFactory,
     InMemorySessionFactory,
     RecordingSessionFactory,
     RollbackSessionFactory,
@@ -52,6 +55,7 @@ class OwnAsyncSession(AsyncSession):
 
 
 TWINS: Final[dict[type[object], type[object]]] = {
+    AsyncCloningSessionFactory: CloningSessionFactory,
     AsyncConnection: Connection,
     AsyncEngine: Engine,
     AsyncInMemorySessionFactory: InMemorySessionFactory,
@@ -128,8 +132,8 @@ class Awaited:
 
 
 def _wrapped(value: Any) -> Any:
-    has_twin = isinstance(value, tuple(_ASYNC)) or hasattr(value, "begin")  # a reader
-    return Awaited(value) if has_twin else value
+    has_twin = isinstance(value, (*_ASYNC, ContextDecorator))  # one of @contextmanager
+    return Awaited(value) if has_twin or hasattr(value, "begin") else value  # a reader
 
 
 def sync_of(value: Any) -> Any:

@@ -17,6 +17,7 @@ from sessionfactory import (
     DatabaseSettings,
 )
 from sessionfactory.testing import (
+    AsyncCloningSessionFactory,
     AsyncInMemorySessionFactory,
     AsyncRecordingSessionFactory,
     AsyncRollbackSessionFactory,
@@ -50,8 +51,8 @@ SERVERS: Final = (
 ROOMY: Final = (*SERVERS, "sync file", "async file")  # there can be several connections
 REAL: Final = (*ROOMY, "sync memory", "async memory")
 FAKES: Final = (
-    *("sync in-memory", "sync recording", "sync rollback", "sync plain"),
-    *("async in-memory", "async recording", "async rollback", "async plain"),
+    *("sync in-memory", "sync recording", "sync rollback", "sync cloning", "sync plain"),
+    *("async in-memory", "async recording", "async rollback", "async cloning", "async plain"),
 )
 FILES: Final = ("sync file", "async file")  # for what is the same on every database
 
@@ -101,6 +102,15 @@ class Place:
                 AsyncInMemorySessionFactory, Base.metadata, session_class=AsyncSession
             ) as memory:
                 yield memory
+            return
+        if self.kind == "cloning":
+            async with (
+                make(
+                    AsyncCloningSessionFactory, self.url, Base.metadata, session_class=AsyncSession
+                ) as cloning,
+                cloning.clone() as clone,
+            ):
+                yield clone
             return
         async with self.factory() as real:
             if self.kind == "rollback":

@@ -1,25 +1,29 @@
-"""``CloningSessionFactory`` on SQLite, and what is the same for every database."""
+"""``CloningSessionFactory`` on SQLite, where it is about threads and files.
+
+What both halves have in common is in ``tests/contract/test_cloning.py``.
+"""
 
 from __future__ import annotations
 
 import gc
 import resource
 import threading
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Never, cast
 
 import pytest
 from sqlalchemy import Engine, MetaData, create_engine, text
 from sqlalchemy.orm import Session
 
-from sessionfactory import ClosedError, DatabaseSettings, SettingsError, SqlAlchemySessionFactory
+from sessionfactory import ClosedError, DatabaseSettings
 from sessionfactory.testing._image import IsolationError
 from sessionfactory.testing.cloning import CloningSessionFactory
-from tests.testing.isolated import Base, Player, add_player, one_team, players
+from tests.testing.isolated import Base, add_player, one_team, players
+from tests.testing.observe import until
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+    from pathlib import Path
 
 
 class OwnSession(Session):
@@ -41,25 +45,6 @@ def cloning() -> Generator[CloningSessionFactory]:
         yield made
 
 
-def test_clones_are_apart(cloning: CloningSessionFactory) -> None:
-    """Commits and new tables of one test are not seen by the next, nor by one at the same time."""
-    for _ in range(5):
-        with cloning.clone() as sessions, cloning.clone() as others:
-            assert isinstance(sessions, SqlAlchemySessionFactory)
-            add_player(sessions)
-            with sessions.begin() as session:
-                session.execute(text("CREATE TABLE extra (a INTEGER)"))
-            assert (players(sessions), players(others)) == (2, 1)
-
-
-def test_clone_is_real(cloning: CloningSessionFactory) -> None:
-    """A clone has several connections, which see only what others committed."""
-    with cloning.clone() as sessions, sessions.begin() as session:
-        session.add(Player())
-        session.flush()
-        assert players(sessions) == 1
-
-
 def test_threads(cloning: CloningSessionFactory) -> None:
     """Threads may ask for clones at the same time."""
 
@@ -70,22 +55,6 @@ def test_threads(cloning: CloningSessionFactory) -> None:
 
     with ThreadPoolExecutor(4) as threads:
         assert set(threads.map(use, range(20))) == {2}
-
-
-def test_prepared_once() -> None:
-    """The template is prepared when the first clone is asked for, in the caller's thread."""
-    calls: list[str] = []
-
-    def prepare(engine: Engine) -> None:
-        calls.append(threading.current_thread().name)
-        Base.metadata.create_all(engine)
-
-    with CloningSessionFactory("sqlite://", prepare, session_class=OwnSession, ahead=0) as cloning:
-        assert calls == []
-        for _ in range(3):
-            with cloning.clone() as sessions, sessions() as session:
-                assert isinstance(session, OwnSession)
-    assert calls == ["MainThread"]
 
 
 def test_rows_in_the_log() -> None:
@@ -114,40 +83,6 @@ def test_the_file_of_the_settings_is_left_alone(home: Path) -> None:
         assert not file.exists()
 
 
-def test_session_left_open(cloning: CloningSessionFactory) -> None:
-    """A test that leaves a session open is told where, and its clone is dropped all the same."""
-    left: list[Session] = []
-    with pytest.raises(IsolationError) as caught, cloning.clone() as sessions:
-        left.append(sessions())
-        left[0].execute(text("SELECT 1"))
-    message = str(caught.value)
-    assert message.startswith("This test left sessions open, which were cut off; opened at:\n  - ")
-    assert "in test_session_left_open, thread MainThread, for 0.0 s" in message
-    left[0].close()
-
-
-def test_failed_test(cloning: CloningSessionFactory) -> None:
-    """The error of a test that fails is not hidden by what it left open."""
-    left: list[Session] = []
-    with pytest.raises(ZeroDivisionError), cloning.clone() as sessions:
-        left.append(sessions())
-        left[0].execute(text("SELECT 1"))
-        raise ZeroDivisionError
-    left[0].close()
-
-
-def test_failed_preparation() -> None:
-    """What the preparation raises is passed on, each time, and nothing is left."""
-
-    def fail(_: Session) -> None:
-        raise ZeroDivisionError
-
-    with CloningSessionFactory("sqlite://", Base.metadata, seed=fail) as cloning:
-        for _ in range(2):
-            with pytest.raises(ZeroDivisionError), cloning.clone():
-                pytest.fail("there is no clone")
-
-
 def test_full_disk() -> None:
     """A clone for which there is no room is an error of the test that needs it, and of no other."""
     with CloningSessionFactory("sqlite://", Base.metadata, ahead=0) as cloning:
@@ -166,43 +101,20 @@ def test_full_disk() -> None:
             assert players(sessions) == 0
 
 
-@pytest.mark.parametrize("failed", [False, True])
-def test_not_dropped(home: Path, *, failed: bool) -> None:
-    """A database that cannot be dropped is named, with the reason, and the others go.
-
-    An error of the block is not hidden by that.
-    """
-    cloning = CloningSessionFactory("sqlite://", Base.metadata, ahead=0)
-    with cloning.clone() as sessions:
-        file = Path(sessions.settings.url.database or "")
-    with cloning.clone():  # by now, the first one is dropped
-        file.mkdir()
-        cloning._databases[file.name] = None
-    with pytest.raises(ZeroDivisionError if failed else IsolationError) as caught, cloning:
-        _ = 1 / (not failed)
-    assert (caught.value.__notes__[0] if failed else str(caught.value)) == (
-        "These databases could not be dropped:"
-        f"\n  - {file.name}: [Errno 21] Is a directory: '{file}'"
-    )
-
-
 def test_closed(cloning: CloningSessionFactory) -> None:
-    """After the end there are no clones, and no thread."""
+    """After the end there is no thread."""
     before = threading.active_count()
     with cloning.clone():
         assert threading.active_count() == before + 1
         cloning.close()
-    cloning.close()
     assert threading.active_count() == before
-    with pytest.raises(ClosedError, match="This CloningSessionFactory is closed; it makes no"):
-        cloning._take()
 
 
 def test_closed_while_waiting(cloning: CloningSessionFactory) -> None:
     """Who waits for a clone when the end comes is told so."""
     go_on, asked = threading.Event(), threading.Event()
     with cloning.clone():
-        cloning._thread.submit(go_on.wait)
+        cloning._cloner._thread.submit(go_on.wait)
         for _ in range(2):
             cloning._take().close()  # those that were ahead
 
@@ -215,10 +127,37 @@ def test_closed_while_waiting(cloning: CloningSessionFactory) -> None:
             waiting = threads.submit(ask)
             asked.wait()
             closing_down = threads.submit(cloning.close)
-            with pytest.raises(ClosedError):
-                waiting.result()
+            until(lambda: cloning._cloner._closed)
             go_on.set()
+            with pytest.raises(
+                ClosedError, match=r"is closed|was closed before the clone was made"
+            ):
+                waiting.result()
             closing_down.result()
+
+
+def test_interrupted_while_waiting(
+    cloning: CloningSessionFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clone for which somebody waited who was interrupted is the next one's."""
+    with cloning.clone():
+        pass
+
+    def interrupted(_: object) -> Never:
+        raise KeyboardInterrupt
+
+    first = cloning._cloner._pending[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(Future, "result", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            cloning._take()
+    with cloning.clone() as sessions:
+        assert sessions is first.result()
+
+
+def no_more(name: str) -> Never:
+    """Make no clones."""
+    raise AssertionError(name)
 
 
 def test_not_closed() -> None:
@@ -226,30 +165,25 @@ def test_not_closed() -> None:
     cloning = CloningSessionFactory("sqlite://", Base.metadata)
     with cloning.clone():
         pass
-    cloning._thread.shutdown()
-    for future in cloning._pending:
-        future.result().close()
-    templates = cloning._templates
-    with pytest.warns(ResourceWarning, match="was not closed; its databases are left"):
+    cloner = cloning._cloner
+    for clone in cloner._pending:
+        clone.result().close()
+    cloner._pending.clear()
+    cloner._ready = no_more
+    with pytest.warns(ResourceWarning, match="CloningSessionFactory was not closed; its databases"):
         del cloning
         gc.collect()
-    templates.close()
+    assert cloner.stop() is not None
+    cloner.end().result()
 
 
-@pytest.mark.parametrize(
-    ("url", "problem"),
-    [
-        ("mysql+pymysql://h/d", "url: expected postgresql or sqlite: mysql does not copy"),
-        ("sqlite+aiosqlite://", "url: 'sqlite\\+aiosqlite' is an asynchronous driver"),
-    ],
-)
-def test_other_databases(url: str, problem: str) -> None:
-    """What cannot be cloned is refused when the factory is made."""
-    with pytest.raises(SettingsError, match=problem):
-        CloningSessionFactory(url, Base.metadata)
+@pytest.mark.parametrize("wrong", ["prepare", "seed"])
+def test_coroutine_functions_are_refused(wrong: str) -> None:
+    """What would never be awaited is a mistake that is named when the factory is made."""
 
+    async def never_runs(_: object) -> None:
+        pytest.fail("nobody awaits it")
 
-def test_no_metadata() -> None:
-    """A declarative base in place of its metadata is a mistake that is named."""
-    with pytest.raises(TypeError, match=r"expected a MetaData, not .*: say Base\.metadata$"):
-        CloningSessionFactory("sqlite://", cast("MetaData", Base))
+    parts = {"prepare": Base.metadata, "seed": one_team, wrong: never_runs}
+    with pytest.raises(TypeError, match=f"^{wrong} is a coroutine function"):
+        CloningSessionFactory("sqlite://", **cast("dict[str, Any]", parts))

@@ -11,7 +11,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sessionfactory import DatabaseSettings, SqlAlchemySessionFactory
 from sessionfactory.testing import (
     CONFORMANCE_TABLE,
+    AsyncCloningSessionFactory,
     AsyncInMemorySessionFactory,
+    AsyncRecordingSessionFactory,
     AsyncRollbackSessionFactory,
     CloningSessionFactory,
     InMemorySessionFactory,
@@ -59,9 +61,20 @@ def test_clones_conform(place: str, postgres_server: PostgresServer) -> None:
 async def test_async_fakes_conform(postgres_server: PostgresServer) -> None:
     """The async fakes keep every promise of the async interface."""
     await check_async_session_factory(lambda: AsyncInMemorySessionFactory(MetaData()))
+    async with AsyncInMemorySessionFactory(MetaData()) as sessions:
+        await check_async_session_factory(lambda: AsyncRecordingSessionFactory(sessions))
     engine = create_async_engine(postgres_server.url_for(driver="asyncpg"))
     await check_async_session_factory(lambda: AsyncRollbackSessionFactory(engine))
     await engine.dispose()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("driver", ["sqlite", "psycopg", "asyncpg"])
+async def test_async_clones_conform(driver: str, postgres_server: PostgresServer) -> None:
+    """What an async clone gives keeps every promise of the async interface."""
+    where = "sqlite://" if driver == "sqlite" else postgres_server.url_for(driver=driver)
+    async with AsyncCloningSessionFactory(where, MetaData()) as cloning:
+        await check_async_session_factory(cloning.clone)
 
 
 def test_views_of_a_factory_conform(url: str) -> None:

@@ -177,11 +177,15 @@ with SessionFactoryRegistry.from_env({"DATABASE_URL": "sqlite://"}) as registry:
     [
         "AsyncSqlAlchemySessionFactory(settings)",
         "AsyncSessionFactoryRegistry({'default': settings}).get()",
+        "AsyncInMemorySessionFactory(MetaData())",
+        "AsyncCloningSessionFactory(settings, MetaData())",
     ],
 )
 def test_the_error_without_greenlet_names_the_extra(code: str) -> None:
     """It can be imported, and says what to install when a factory is made."""
     told = without_greenlet(f"""
+from sqlalchemy import MetaData
+from sessionfactory.testing import *
 settings = DatabaseSettings("sqlite://")
 try:
     {code}

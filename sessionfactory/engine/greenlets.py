@@ -9,11 +9,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, AsyncSessionTransaction
+    from sqlalchemy.ext.asyncio import (
+        AsyncConnection,
+        AsyncEngine,
+        AsyncSession,
+        AsyncSessionTransaction,
+    )
 else:
     try:
-        from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, AsyncSessionTransaction
+        from sqlalchemy.ext.asyncio import (
+            AsyncConnection,
+            AsyncEngine,
+            AsyncSession,
+            AsyncSessionTransaction,
+        )
     except ImportError:
+
+        class AsyncConnection:
+            """Stands in for the connection."""
 
         class AsyncEngine:
             """Stands in for the engine."""
@@ -25,4 +38,4 @@ else:
             """Stands in for the transaction."""
 
 
-__all__ = ["AsyncEngine", "AsyncSession", "AsyncSessionTransaction"]
+__all__ = ["AsyncConnection", "AsyncEngine", "AsyncSession", "AsyncSessionTransaction"]

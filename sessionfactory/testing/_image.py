@@ -143,7 +143,9 @@ def as_metadata(given: object) -> MetaData:
     if isinstance(given, MetaData):
         return given
     hint = ": say Base.metadata" if isinstance(getattr(given, "metadata", None), MetaData) else ""
-    raise TypeError(f"expected a MetaData, not {given!r}{hint}")
+    # Of a URL that was given by mistake, for instance, no more than the kind may be shown.
+    kind = given.__name__ if isinstance(given, type) else f"{type(given).__name__} object"
+    raise TypeError(f"expected a MetaData, not {kind}{hint}")
 
 
 def as_seed(given: Callable[[S], object] | None) -> Callable[[S], object] | None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 CONFORMANCE_TABLE: Final = Table(
     "sessionfactory_conformance", MetaData(), Column("token", String(32), primary_key=True)
 )
+NOT_MADE: Final = "what was to make the factory made a session; give its class, or lambda: sessions"
 
 
 class ConformanceError(SessionFactoryError, AssertionError):

@@ -74,16 +74,15 @@ def templates_for(settings: DatabaseSettings, server: type[Server]) -> Templates
     Raises:
         SettingsError: this database cannot be copied, or no engine could be built.
     """
+    backend = settings.url.get_backend_name()
+    if backend not in {"postgresql", "sqlite"}:
+        problem = f"expected postgresql or sqlite: {backend} does not copy databases"
+        raise SettingsError([Fault("url", problem)])
     url = drivers.with_driver(settings.url, is_async=server.is_async)
     drivers.load_dialect(url, is_async=server.is_async)
-    match url.get_backend_name():
-        case "postgresql":
-            return PostgresTemplates(settings.url, server(settings))
-        case "sqlite":
-            return SqliteTemplates(settings)
-        case other:
-            problem = f"expected postgresql or sqlite: {other} does not copy databases"
-            raise SettingsError([Fault("url", problem)])
+    if backend == "sqlite":
+        return SqliteTemplates(settings)
+    return PostgresTemplates(settings.url, server(settings))
 
 
 def new_name() -> str:

@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import attrs
-from sqlalchemy.ext.asyncio import AsyncSession
 from typing_extensions import TypeVar
 
 from sessionfactory._async import AsyncSqlAlchemySessionFactory
+from sessionfactory.engine.greenlets import AsyncSession
 from sessionfactory.testing._image import Image, as_metadata, in_memory
 from sessionfactory.testing.memory import InMemorySessionFactory
 

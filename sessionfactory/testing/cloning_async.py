@@ -14,10 +14,10 @@ from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Generic, Self
 
 import attrs
-from sqlalchemy.ext.asyncio import AsyncSession
 from typing_extensions import TypeVar
 
 from sessionfactory._async import AsyncSqlAlchemySessionFactory
+from sessionfactory.engine.greenlets import AsyncSession
 from sessionfactory.settings import DatabaseSettings
 from sessionfactory.testing._admin_async import AdminInOwnLoop
 from sessionfactory.testing._cloner import PATIENCE, Cloner

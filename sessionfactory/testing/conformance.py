@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy.orm import Session
 
 from sessionfactory.testing._promises import (
+    NOT_MADE,
     Attempt,
     Deliberate,
     Findings,
@@ -134,6 +135,7 @@ def _probing(make: Make) -> Generator[_Probe]:
 
 
 def _call_gives_a_session(probe: _Probe) -> None:
+    expect(not isinstance(probe.sessions, Session), NOT_MADE)  # by who gave the factory itself
     given = probe.sessions()
     expect(isinstance(given, Session), f"it gave {kind_of(given)}")
     given.close()

@@ -6,9 +6,9 @@ import asyncio
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy.ext.asyncio import AsyncSession
-
+from sessionfactory.engine.greenlets import AsyncSession
 from sessionfactory.testing._promises import (
+    NOT_MADE,
     Attempt,
     Deliberate,
     Findings,
@@ -127,6 +127,7 @@ async def _probing(make: Make) -> AsyncGenerator[_Probe]:
 
 
 async def _call_gives_a_session(probe: _Probe) -> None:
+    expect(not isinstance(probe.sessions, AsyncSession), NOT_MADE)  # by who gave the factory itself
     given = probe.sessions()
     expect(isinstance(given, AsyncSession), f"it gave {kind_of(given)}")
     await given.close()

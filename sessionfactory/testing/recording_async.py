@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Generic, Protocol, Self, cast
 
 import attrs
-from sqlalchemy.ext.asyncio import AsyncSession
 from typing_extensions import TypeVar
 
+from sessionfactory.engine.greenlets import AsyncSession
 from sessionfactory.interfaces import A_co
 from sessionfactory.testing.recording import Recording
 

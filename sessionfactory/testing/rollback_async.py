@@ -10,10 +10,10 @@ import asyncio
 from typing import TYPE_CHECKING, Generic, Self, cast
 
 import attrs
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.util.concurrency import greenlet_spawn
 
 from sessionfactory._async import A, AsyncTransactionScope
+from sessionfactory.engine.greenlets import AsyncConnection, AsyncEngine, AsyncSession
 from sessionfactory.testing._engines import engine_behind
 from sessionfactory.testing._undone import Undone, refuse_second_block, running, told
 

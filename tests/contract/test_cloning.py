@@ -273,12 +273,12 @@ async def test_connections_of_others(place: Place) -> None:
     await other.aclose()
 
 
-@on("sync pymysql", "async aiomysql")
+@on(*SQLITE)
 async def test_other_databases(place: Place) -> None:
-    """What cannot be cloned is refused when the factory is made."""
-    problem = "url: expected postgresql or sqlite: mysql does not copy databases"
+    """What cannot be cloned is refused when the factory is made, with or without its driver."""
+    problem = "url: expected postgresql or sqlite: oracle does not copy databases"
     with pytest.raises(SettingsError, match=problem):
-        cloning_on(place)
+        cloning_on(Place(place.half, "oracle+nodriver://h/d"))
 
 
 @on(*SQLITE)

@@ -408,6 +408,16 @@ def test_the_value_of_a_context_manager_is_checked(engine: Engine) -> None:
     assert len(entered) > 20
 
 
+def test_a_factory_in_the_place_of_what_makes_it(engine: Engine) -> None:
+    """Who gives the factory itself, which makes sessions, is told what to give instead."""
+    with pytest.raises(ConformanceError) as caught:
+        check_session_factory(cast("Any", Fake(engine)))
+    assert caught.value.broken[0] == (
+        "a call gives a Session: what was to make the factory made a session; give its class, or"
+        " lambda: sessions"
+    )
+
+
 def test_a_table_that_was_there_stays(engine: Engine) -> None:
     """Who made the table beforehand keeps it; otherwise, none is left behind."""
     check_session_factory(lambda: Fake(engine))

@@ -165,3 +165,11 @@ async def test_sync_factories_are_told_where_to_go() -> None:
     )
     sentence = "begin() gives a context manager whose value is an AsyncSession: it gave "
     assert other == [sentence + "_GeneratorContextManager"]
+
+
+async def test_a_factory_in_the_place_of_what_makes_it() -> None:
+    """Who gives the factory itself, which makes sessions, is told what to give instead."""
+    engine = create_async_engine("sqlite+aiosqlite://")
+    with pytest.raises(ConformanceError, match="give its class, or lambda: sessions"):
+        await check_async_session_factory(cast("Any", async_sessionmaker(engine)))
+    await engine.dispose()

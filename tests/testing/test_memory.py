@@ -220,8 +220,9 @@ def test_settings_of_another_database(url: str) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (Base, r"expected a MetaData, not <class '.*\.Base'>: say Base\.metadata$"),
-        (None, "expected a MetaData, not None$"),
+        (Base, r"expected a MetaData, not Base: say Base\.metadata$"),
+        (None, "expected a MetaData, not NoneType object$"),
+        ("postgresql://ada:secret@db/shop", "^expected a MetaData, not str object$"),
     ],
 )
 def test_no_metadata(given: object, message: str) -> None:

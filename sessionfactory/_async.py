@@ -12,7 +12,7 @@ from typing_extensions import TypeVar
 
 from sessionfactory.engine.greenlets import AsyncEngine, AsyncSession
 from sessionfactory.engine.managed import ManagedEngine
-from sessionfactory.errors import Fault, SettingsError
+from sessionfactory.errors import ClosedError, Fault, SettingsError
 from sessionfactory.lasting import end_session, lasting, overrides_close
 from sessionfactory.settings import DatabaseSettings
 from sessionfactory.unseen import unseen
@@ -152,10 +152,10 @@ class AsyncSqlAlchemySessionFactory(Generic[A]):
         Raises:
             ClosedError: the factory is closed.
         """
-        self._managed.ledger.refuse_if_closed()
         open_session = self._open
         if open_session is None:
             open_session = self._open = self._opener(self._managed.reading)
+            self._refuse_if_closed()
         return open_session()
 
     def begin(self) -> AbstractAsyncContextManager[A]:
@@ -166,10 +166,10 @@ class AsyncSqlAlchemySessionFactory(Generic[A]):
         Raises:
             ClosedError: the factory is closed.
         """
-        self._managed.ledger.refuse_if_closed()
         open_session = self._open_to_write
         if open_session is None:
             open_session = self._open_to_write = self._opener(self._managed.engine)
+            self._refuse_if_closed()
         return AsyncTransactionScope(open_session)
 
     @property
@@ -228,10 +228,9 @@ class AsyncSqlAlchemySessionFactory(Generic[A]):
         Raises:
             EventLoopError: the factory is in use in another event loop, which still runs.
         """
-        try:
-            return await greenlet_spawn(self._managed.close, timeout)
-        finally:
-            self._open = self._open_to_write = self._engine = None
+        await greenlet_spawn(self._managed.refuse_sessions)
+        self._open = self._open_to_write = self._engine = None
+        return await greenlet_spawn(self._managed.close, timeout)
 
     async def __aenter__(self) -> Self:
         return self
@@ -244,6 +243,15 @@ class AsyncSqlAlchemySessionFactory(Generic[A]):
         if managed is not None and managed.built:
             message = f"{self!r} was not closed; use it as a context manager, or call aclose()"
             warnings.warn(message, ResourceWarning, source=self, stacklevel=1)
+
+    def _refuse_if_closed(self) -> None:
+        # The openers are there as long as the factory is open, so that no session has to ask; here
+        # it is asked after one was kept, for ``close`` may have been called that very moment.
+        try:
+            self._managed.ledger.refuse_if_closed()
+        except ClosedError:
+            self._open = self._open_to_write = None
+            raise
 
     def _opener(self, bind: Engine) -> Callable[[], A]:
         session = self.settings.session

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from typing_extensions import TypeVar
 
 from sessionfactory.engine.managed import ManagedEngine
-from sessionfactory.errors import Fault, SettingsError
+from sessionfactory.errors import ClosedError, Fault, SettingsError
 from sessionfactory.settings import DatabaseSettings
 from sessionfactory.shared import guarded
 from sessionfactory.unseen import unseen
@@ -127,10 +127,10 @@ class SqlAlchemySessionFactory(Generic[S]):
         Raises:
             ClosedError: the factory is closed.
         """
-        self._managed.ledger.refuse_if_closed()
         open_session = self._open
         if open_session is None:
             open_session = self._open = self._opener(self._managed.reading)
+            self._refuse_if_closed()
         return open_session()
 
     def begin(self) -> AbstractContextManager[S]:
@@ -141,10 +141,10 @@ class SqlAlchemySessionFactory(Generic[S]):
         Raises:
             ClosedError: the factory is closed.
         """
-        self._managed.ledger.refuse_if_closed()
         open_session = self._open_to_write
         if open_session is None:
             open_session = self._open_to_write = self._opener(self._managed.engine)
+            self._refuse_if_closed()
         return TransactionScope(open_session)
 
     @property
@@ -197,10 +197,9 @@ class SqlAlchemySessionFactory(Generic[S]):
         Returns:
             the holders that were cut off.
         """
-        try:
-            return self._managed.close(timeout)
-        finally:
-            self._open = self._open_to_write = None
+        self._managed.refuse_sessions()
+        self._open = self._open_to_write = None
+        return self._managed.close(timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -213,6 +212,15 @@ class SqlAlchemySessionFactory(Generic[S]):
         if managed is not None and managed.built:
             message = f"{self!r} was not closed; use it as a context manager, or call close()"
             warnings.warn(message, ResourceWarning, source=self, stacklevel=1)
+
+    def _refuse_if_closed(self) -> None:
+        # The openers are there as long as the factory is open, so that no session has to ask; here
+        # it is asked after one was kept, for ``close`` may have been called that very moment.
+        try:
+            self._managed.ledger.refuse_if_closed()
+        except ClosedError:
+            self._open = self._open_to_write = None
+            raise
 
     def _opener(self, bind: Engine) -> Callable[[], S]:
         session = self.settings.session

@@ -14,6 +14,7 @@ from sessionfactory.engine.greenlets import AsyncSession, AsyncSessionTransactio
 from sessionfactory.shared import act_for, guarded, is_owned
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
     from types import TracebackType
 
     from sqlalchemy.orm import Session
@@ -82,15 +83,14 @@ class _Lasting(AsyncSession):
             await end()  # which has no connection to give back, and waits for nothing
 
 
-async def end_session(end: Work, session: Session, *, commits: bool = False) -> None:
+def end_session(end: Work, session: Session, *, commits: bool = False) -> Awaitable[object]:
     """Finish a commit, a rollback or a close in the caller's stead; see ``endings.finish``."""
     caller = asyncio.current_task()
     if isinstance(caller, Ending):  # a function that runs after a commit ends another transaction
-        await end()
-        return
+        return end()
     if caller is not None and is_owned(session):  # by this task, and not by the one that ends it
         end = partial(_in_stead_of, caller, session, end)
-    await finish(end, session, commits=commits)
+    return finish(end, session, commits=commits)
 
 
 async def _in_stead_of(caller: asyncio.Task[object], session: Session, end: Work) -> None:
@@ -119,4 +119,5 @@ def lasting(
 
 def overrides_close(session: AsyncSession) -> bool:
     """Say whether a session's class has a ``close()`` of its own, which has to be called."""
-    return type(session).close not in {_Lasting.close, AsyncSession.close}
+    close = type(session).close
+    return close is not _Lasting.close and close is not AsyncSession.close

@@ -128,7 +128,8 @@ class GuardedSession(Session):
     def sessionfactory_enter(self, call: str) -> bool:
         """Say whether a visit begins, which this call has to end; refuse it to another."""
         # A thread's number costs least, and is its own for as long as it is inside.
-        me = get_ident() if _get_running_loop() is None else asyncio.current_task() or get_ident()
+        loop = _get_running_loop()
+        me = get_ident() if loop is None else asyncio.current_task(loop) or get_ident()
         visit = (me, call)
         inside = self.__dict__.setdefault(_VISIT, visit)  # atomic: of two, one gets in
         if inside is visit:
@@ -197,8 +198,14 @@ def _run(
 def _guard(name: str) -> None:
     @wraps(getattr(Session, name))
     def call(self: GuardedSession, *args: object, **kwargs: object) -> object:
-        # As the method is now: a test may have patched it.
-        return _run(self, name, getattr(Session, name), self, *args, **kwargs)
+        method = getattr(Session, name)  # as it is now: a test may have patched it
+        # Written out, as every statement goes through here.
+        if not self.sessionfactory_enter(name):
+            return method(self, *args, **kwargs)
+        try:
+            return method(self, *args, **kwargs)
+        finally:
+            del self.sessionfactory_visit
 
     setattr(GuardedSession, name, call)
 

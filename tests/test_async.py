@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
 from sessionfactory import (
     AsyncSqlAlchemySessionFactory,
+    ClosedError,
     DatabaseSettings,
     SettingsError,
     SqlAlchemySessionFactory,
@@ -20,10 +21,12 @@ from sessionfactory import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sqlalchemy import URL
+    from sqlalchemy import URL, Engine
+    from sqlalchemy.orm import Session
 
     from sessionfactory.testing import PostgresServer
 
+ONE: Final = text("SELECT 1")
 ASYNCPG: Final = "postgresql+asyncpg://app@db/app"
 
 
@@ -259,3 +262,39 @@ async def test_what_a_session_class_overrides_still_runs(url: str) -> None:
         assert called.done == ["commit", "rollback", "begin", "close"]
         assert begun.done == ["close"]
         assert sessions.status().in_use == 0
+
+
+@pytest.mark.asyncio
+async def test_closed_while_the_first_session_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A close at the moment of the first session is seen, then and later."""
+    opener = AsyncSqlAlchemySessionFactory[AsyncSession]._opener
+
+    def closes(self: AsyncSqlAlchemySessionFactory, bind: Engine) -> object:
+        made = opener(self, bind)
+        self._managed.refuse_sessions()
+        return made
+
+    monkeypatch.setattr(AsyncSqlAlchemySessionFactory, "_opener", closes)
+    async with AsyncSqlAlchemySessionFactory(DatabaseSettings("sqlite://")) as sessions:
+        for use in (sessions, sessions.begin, sessions, sessions.begin):
+            with pytest.raises(ClosedError):
+                use()
+
+
+@pytest.mark.asyncio
+async def test_where_a_session_is_held() -> None:
+    """A holder has the line that awaits, or the one in a function under ``run_sync``."""
+
+    def work(session: Session) -> None:
+        session.execute(ONE)
+
+    async with AsyncSqlAlchemySessionFactory(DatabaseSettings("sqlite://")) as sessions:
+        async with sessions() as session:
+            await session.execute(ONE)
+            (holder,) = sessions.status().holders
+            assert holder.where.startswith(f"{__file__}:")
+            assert holder.where.endswith("in test_where_a_session_is_held")
+        async with sessions() as session:
+            await session.run_sync(work)
+            (holder,) = sessions.status().holders
+            assert holder.where.endswith("in test_where_a_session_is_held.<locals>.work")

@@ -22,7 +22,9 @@ from sessionfactory import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from sqlalchemy import Engine
 
 
 class Base(DeclarativeBase):
@@ -185,6 +187,26 @@ def test_scope_made_before_close_is_refused(factory: SqlAlchemySessionFactory) -
     factory.close()
     with pytest.raises(ClosedError), scope as session:
         session.execute(text("SELECT 1"))
+
+
+@pytest.mark.parametrize("use", [SqlAlchemySessionFactory.__call__, SqlAlchemySessionFactory.begin])
+def test_closed_while_the_first_session_is_made(
+    factory: SqlAlchemySessionFactory,
+    use: Callable[[SqlAlchemySessionFactory], object],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A close by another thread at the moment of the first session is seen, then and later."""
+    opener = SqlAlchemySessionFactory[Session]._opener
+
+    def closes(self: SqlAlchemySessionFactory, bind: Engine) -> object:
+        made = opener(self, bind)
+        self.close()
+        return made
+
+    monkeypatch.setattr(SqlAlchemySessionFactory, "_opener", closes)
+    for _ in range(2):
+        with pytest.raises(ClosedError):
+            use(factory)
 
 
 def test_forgotten_factory_warns(url: str) -> None:

@@ -60,7 +60,7 @@ class Ending(asyncio.Task[None]):
     def __init__(self, work: Work, name: str | None, *, firm: bool) -> None:
         loop = asyncio.get_running_loop()
         self.firm = firm
-        self.over: asyncio.Future[None] = loop.create_future()
+        self.over: asyncio.Future[None] = asyncio.Future(loop=loop)
         # Not by ``loop.create_task``, where a task factory would make a task of another class.
         super().__init__(self._run(work), loop=loop, name=name)
 

@@ -11,6 +11,7 @@ import contextlib
 import threading
 import time
 import weakref
+from asyncio import _get_running_loop
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -53,10 +54,8 @@ class Hold:
 
 def current_task() -> asyncio.Task[object] | None:
     """Return the asyncio task that runs in this thread, if one does."""
-    try:
-        return asyncio.current_task()
-    except RuntimeError:  # no loop runs here
-        return None
+    loop = _get_running_loop()  # which raises nothing where none runs
+    return None if loop is None else asyncio.current_task(loop)
 
 
 class Ledger:
@@ -219,7 +218,8 @@ class Ledger:
             frame.f_lasti if frame else 0,
         )
         # After the entry: either ``close`` sees the hold, or this sees that it closed meanwhile.
-        self.refuse_if_closed()
+        if self.closed:
+            self.refuse_if_closed()
 
     def _note_checkin(
         self, _connection: DBAPIConnection | None, record: ConnectionPoolEntry

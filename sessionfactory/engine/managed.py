@@ -150,6 +150,13 @@ class ManagedEngine:
         """Return what the pool holds."""
         return self.ledger.status()
 
+    def refuse_sessions(self) -> None:
+        """Let nobody have another session, or connection: what ``close`` does first."""
+        if self._engine is not None and isinstance(self._engine.pool, LoopBound):
+            self._engine.pool.of_this_loop()  # it has to be closed in its own
+        with self._lock:
+            self.ledger.closed = True
+
     def close(self, timeout: float) -> tuple[Holder, ...]:
         """Refuse new sessions, wait for connections that are out, cut what is late, dispose.
 
@@ -157,10 +164,8 @@ class ManagedEngine:
             the holders that were cut off.
         """
         deadline = time.monotonic() + timeout
-        if self._engine is not None and isinstance(self._engine.pool, LoopBound):
-            self._engine.pool.of_this_loop()  # it has to be closed in its own
+        self.refuse_sessions()
         with self._lock:
-            self.ledger.closed = True
             engine, self._engine = self._engine, None
         if engine is None:
             return ()

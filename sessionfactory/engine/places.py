@@ -27,12 +27,18 @@ _LOOP: Final = str(Path(asyncio.__file__).parent) + os.sep
 
 
 def user_frame() -> FrameType | None:
-    """Return the innermost frame of the user's code that leads here, if there is one."""
+    """Return the innermost frame of the user's code that leads here, if there is one.
+
+    Of the user's code in a call that he awaits, such as a listener's, it is the one that awaits.
+    """
+    waiting = _waiting_greenlet()
+    found = waiting and _awaiting(waiting.gr_frame)
+    if found:
+        return found
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - what ``inspect`` wraps, 50 times faster
     greenlet: Any = None
     while True:
-        while frame is not None and _is_library(frame.f_code.co_filename):
-            frame = frame.f_back
+        frame = _outside(frame)
         if frame is not None:
             return None if frame.f_code.co_filename.startswith(_LOOP) else frame
         # The stack ends where SQLAlchemy made a greenlet; it goes on in the one that waits for it.
@@ -40,6 +46,30 @@ def user_frame() -> FrameType | None:
         frame = greenlet and greenlet.gr_frame
         if frame is None:
             return None
+
+
+def _awaiting(spawning: FrameType) -> FrameType | None:
+    """Return the frame of the user's code that awaits a call of SQLAlchemy's, if one does.
+
+    Only these few frames are looked at, then, and not the many of the call itself.
+
+    Args:
+        spawning: the frame of ``greenlet_spawn``, which waits for the greenlet that runs.
+    """
+    method = spawning.f_back
+    if method is None or method.f_code.co_name == "run_sync":  # it runs the user's own code
+        return None
+    frame = _outside(method)
+    if frame is None or frame is method or frame.f_code.co_filename.startswith(_LOOP):
+        return None
+    return frame
+
+
+def _outside(frame: FrameType | None) -> FrameType | None:
+    """Return the innermost frame that is not the libraries', from a frame on."""
+    while frame is not None and _is_library(frame.f_code.co_filename):
+        frame = frame.f_back
+    return frame
 
 
 def describe(code: CodeType, instruction: int) -> str:

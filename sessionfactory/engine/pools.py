@@ -60,7 +60,8 @@ class LedgerPool(Pool):
         return len(self.ledger.opening) + len(self.ledger.holds)
 
     def _do_get(self) -> ConnectionPoolEntry:
-        self.ledger.refuse_if_closed()
+        if self.ledger.closed:
+            self.ledger.refuse_if_closed()
         return super()._do_get()
 
 

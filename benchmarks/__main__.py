@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from attrs import frozen
 
 from benchmarks import (
+    async_open_close,
     checkout,
     contention,
     import_time,
@@ -46,6 +47,10 @@ BENCHMARKS: Final = {
     "open_close": Benchmark(
         partial(open_close.measure, open_close.FULL),
         partial(open_close.measure, open_close.QUICK),
+    ),
+    "async_open_close": Benchmark(
+        partial(async_open_close.measure, async_open_close.FULL),
+        partial(async_open_close.measure, async_open_close.QUICK),
     ),
     "peers": Benchmark(
         partial(session_costs.measure, session_costs.FULL),

@@ -39,7 +39,7 @@ test: install  ## run the tests
 	$(BIN)/python $(PYTEST)
 
 soak: install  ## run the tests that take long
-	$(BIN)/python -m pytest tests/soak
+	$(BIN)/python $(PYTEST) --dist worksteal tests/soak
 
 cov: install  ## run the tests and require full branch coverage
 	rm -f .coverage .coverage.*

@@ -152,7 +152,7 @@ class Storm:
     async def moment(self) -> None:
         """Wait for a random while, within which a scope may have come to any point."""
         if self.dice.random() < 0.5:
-            await asyncio.sleep(self.dice.random() * 2 * self.length)
+            await asyncio.sleep(self.dice.random() * 4 * self.length)
         else:
             await tick(self.dice.randrange(60))
 
@@ -173,13 +173,13 @@ async def by_task(storm: Storm) -> None:
 async def by_timeout(storm: Storm) -> None:
     """Let ``asyncio.timeout`` cancel."""
     with suppress(TimeoutError):
-        async with asyncio.timeout(storm.dice.random() * 2 * storm.length):
+        async with asyncio.timeout(storm.dice.random() * 4 * storm.length):
             await storm.scope()
 
 
 async def by_anyio(storm: Storm) -> None:
     """Let a scope of anyio cancel: by its deadline, or from another task."""
-    seconds = storm.dice.random() * 2 * storm.length
+    seconds = storm.dice.random() * 4 * storm.length
     how = storm.dice.randrange(3)
     if how == 0:
         with anyio.move_on_after(seconds):

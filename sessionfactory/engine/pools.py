@@ -60,8 +60,7 @@ class LedgerPool(Pool):
         return len(self.ledger.opening) + len(self.ledger.holds)
 
     def _do_get(self) -> ConnectionPoolEntry:
-        if self.ledger.closed:
-            self.ledger.refuse_if_closed()
+        self.ledger.refuse_if_closed()
         return super()._do_get()
 
 

@@ -19,6 +19,7 @@ from benchmarks import (
     one_statement,
     open_close,
     pytest_plugin,
+    reading,
     round_trips,
     session_costs,
     sqlite_concurrency,
@@ -71,6 +72,10 @@ BENCHMARKS: Final = {
     "one_statement": Benchmark(
         partial(one_statement.measure, one_statement.FULL),
         partial(one_statement.measure, one_statement.QUICK),
+    ),
+    "reading": Benchmark(
+        partial(reading.measure, reading.FULL),
+        partial(reading.measure, reading.QUICK),
     ),
     "sqlite_concurrency": Benchmark(
         partial(sqlite_concurrency.measure, sqlite_concurrency.FULL),

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
 from benchmarks.databases import disposing, factory_on, plain_sessions
 from benchmarks.scopes import scope, select, select_async
-from sessionfactory import AsyncSqlAlchemySessionFactory, DatabaseSettings
+from sessionfactory import AsyncSqlAlchemySessionFactory, DatabaseSettings, with_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 PLAIN: Final = "sessionmaker"
 PRE_PING: Final = "sessionmaker, pool_pre_ping=True"
 OURS: Final = "SqlAlchemySessionFactory"
+READS: Final = "with_options(AUTOCOMMIT, read-only)"
 
 
 @frozen
@@ -59,6 +60,7 @@ def _sync_rivals(url: URL) -> Generator[dict[str, Scopes]]:
             PRE_PING: _repeated(plain_sessions(asking)),
             PLAIN: _repeated(plain_sessions(plain)),
             OURS: _repeated(ours),
+            READS: _repeated(with_options(ours, isolation_level="AUTOCOMMIT", read_only=True)),
         }
 
 
@@ -92,6 +94,7 @@ def _async_rivals(url: URL) -> Generator[dict[str, Scopes]]:
             PRE_PING: repeated(plain(pre_ping=True)),
             PLAIN: repeated(plain(pre_ping=False)),
             OURS: repeated(ours),
+            READS: repeated(with_options(ours, isolation_level="AUTOCOMMIT", read_only=True)),
         }
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from attrs import frozen
 
 from benchmarks.figures import Count, Group, Table, Target, Unit
-from benchmarks.rivals import OURS, Driver
+from benchmarks.rivals import OURS, READS, Driver
 from benchmarks.servers import socket_only
 from sessionfactory.testing import FaultProxy
 
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from sqlalchemy import URL
 
 _DRIVERS: Final = (Driver("psycopg"), Driver("psycopg2"), Driver("asyncpg", is_async=True))
-_TARGET: Final = Target("<=", 3)
+_TARGETS: Final = {
+    **{(driver.name, OURS): Target("<=", 3) for driver in _DRIVERS},
+    **{(driver, READS): Target("<=", 1) for driver in ("psycopg", "asyncpg")},
+}
 _WARM: Final = 10
 """Scopes before the count: they connect, and psycopg prepares a statement at its sixth use."""
 _NOTES = (
@@ -51,7 +54,7 @@ def _group(plan: Plan, driver: Driver, url: URL) -> Group:
             with proxy.counting() as count:
                 run(plan.scopes)
             each = -(-count.round_trips // plan.scopes)  # one too many in one of them counts
-            target = _TARGET if name == OURS else None
+            target = _TARGETS.get((driver.name, name))
             counts.append(Count(name=name, value=each, target=target))
     unit = Unit("round trips of a scope")
     return Group(title=driver.name, unit=unit, rounds=plan.scopes, rows=(), counts=tuple(counts))

@@ -39,6 +39,7 @@ class TestCommand:
             "contention",
             "round_trips",
             "one_statement",
+            "reading",
             "sqlite_concurrency",
             "isolation",
             "import_time",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import event
 from sqlalchemy.exc import InvalidatePoolError
 
-from sessionfactory.engine import connections, state
+from sessionfactory.engine import connections, standing, state
 from sessionfactory.engine.records import deadline_of
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ def check(engine: Engine, pool: PoolSettings, waiting: Waiting) -> None:
         heard: Callable[[], bool] = record.info[_HEARD]
         if clears or heard() or time.monotonic() - returned >= pool.ping_after:
             deadline = deadline_of(record)
+            if clears:  # what a view left on it goes as well
+                standing.forget(record.info)
             left = math.inf if deadline is None else max(0.0, deadline - time.monotonic())
             _ask(ask, connection, min(pool.ping_timeout, left), waiting)
 

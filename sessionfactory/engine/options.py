@@ -37,6 +37,12 @@ def _items(given: object) -> object:
     return given if table is None else frozenset(table.items())
 
 
+def _copied(given: Any) -> Any:
+    """Return a mapping of our own; anything else as it is, to be found fault with."""
+    table = as_table(given)
+    return given if table is None else dict(table)
+
+
 @attrs.frozen(kw_only=True)
 class TransactionOptions:
     """What ``with_options`` takes; see there.
@@ -52,9 +58,11 @@ class TransactionOptions:
     statement_timeout: float | None = None
     lock_timeout: float | None = None
     schema_translate_map: Mapping[str | None, str | None] | None = attrs.field(
-        default=None, eq=_items
+        default=None, converter=_copied, eq=_items
     )
-    local: Mapping[str, str] | None = attrs.field(default=None, eq=_items, repr=False)
+    local: Mapping[str, str] | None = attrs.field(
+        default=None, converter=_copied, eq=_items, repr=False
+    )
 
     def __attrs_post_init__(self) -> None:
         faults = [*self._unusable()]
@@ -97,7 +105,7 @@ class TransactionOptions:
         return attrs.evolve(self, statement_timeout=None, lock_timeout=None, local=None)
 
     def _unusable(self) -> Iterable[Fault]:
-        if self.isolation_level not in {None, *_LEVELS}:
+        if self.isolation_level not in (None, *_LEVELS):
             yield Fault("isolation_level", f"expected one of {', '.join(_LEVELS)}")
         for name in ("read_only", "deferrable"):
             if not isinstance(getattr(self, name), bool | None):

@@ -39,9 +39,11 @@ class LedgerPool(Pool):
             proxy = super().connect()
             try:
                 standing.take_back(proxy.info, proxy.dbapi_connection)
-            except Exception as error:  # noqa: BLE001 - it is of no use, whatever it says
-                proxy.invalidate(error)
+            except BaseException as error:
+                proxy.invalidate(error)  # nobody is to get it in such a state
                 proxy.close()
+                if not isinstance(error, Exception):
+                    raise
             else:
                 return proxy
 

@@ -72,6 +72,11 @@ def take_back(info: dict[Any, Any], connection: DBAPIConnection | None) -> None:
         standing.taken_from(connection)
 
 
+def forget(info: dict[Any, Any]) -> None:
+    """Know of nothing that stands on a connection, because all was cleared on it."""
+    info.pop(_STANDING, None)
+
+
 def _put(proxy: PoolProxiedConnection, standing: Standing) -> None:
     if proxy.info.get(_STANDING) is standing:
         return
@@ -85,8 +90,10 @@ def _put(proxy: PoolProxiedConnection, standing: Standing) -> None:
 def _return(connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
     try:
         take_back(record.info, connection)
-    except Exception as error:  # noqa: BLE001 - nobody is to get a connection in such a state
-        record.invalidate(error)
+    except BaseException as error:
+        record.invalidate(error)  # nobody is to get a connection in such a state
+        if not isinstance(error, Exception):
+            raise
 
 
 def reads_only(dialect: Dialect) -> Standing:
@@ -123,7 +130,7 @@ _BY_SETTING: Final = (
 _READS_ONLY: Final = {
     "psycopg": _BY_SETTING,
     "asyncpg": _BY_SETTING,
-    # It sets and resets that itself whenever a connection begins or ends to commit by itself.
+    # Its attribute ``readonly`` does it, on connections that commit by themselves.
     "psycopg2": (f"SELECT 1{_IS_DIRECT}", ""),
 }
 

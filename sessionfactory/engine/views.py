@@ -86,6 +86,8 @@ def _build(engine: Engine, options: TransactionOptions) -> Engine:
         sqlite.read_only(view)
     if engine.dialect.name == "postgresql" and autocommits:
         standing.stand(view, standing.reads_only)
+        if engine.dialect.driver == "psycopg2":  # after AUTOCOMMIT, or it has no effect
+            view.update_execution_options(postgresql_readonly=True)
     if engine.dialect.driver == "psycopg" and not autocommits:
         readonly.end_in_commit(view)
     return view
@@ -97,7 +99,7 @@ def _native(engine: Engine, options: TransactionOptions) -> dict[str, Any]:
     native: dict[str, Any] = {}
     if options.read_only:
         native[readonly.READ_ONLY] = True
-        if name == "postgresql":
+        if name == "postgresql" and options.isolation_level != "AUTOCOMMIT":
             native["postgresql_readonly"] = True
     if options.deferrable:
         native["postgresql_deferrable"] = True

@@ -179,6 +179,20 @@ async def test_autocommit_that_only_reads(place: Place, kind: str) -> None:
         assert await ids(view) == [1]
 
 
+@on("sync psycopg", "sync psycopg2", "async asyncpg")
+async def test_autocommit_that_only_reads_from_a_clean_state(place: Place) -> None:
+    """Where the pool clears connections at each checkout, what a view needs is put there anew."""
+    pool = PoolSettings(size=1, max_overflow=0, reset="state")
+    async with place.factory(pool=pool) as sessions:
+        view = view_of(sessions, isolation_level="AUTOCOMMIT", read_only=True)
+        for _ in range(3):
+            with pytest.raises(ReadOnlyError):
+                async with view() as session:
+                    await session.execute(text("INSERT INTO contract_row VALUES (1)"))
+        async with sessions.begin() as session:
+            session.add(Row(id=1))
+
+
 @KINDS
 @on(*SERVERS)
 async def test_timeouts(place: Place, kind: str) -> None:

@@ -14,6 +14,7 @@ from sessionfactory import (
     PoolSettings,
     SettingsError,
     SqlAlchemySessionFactory,
+    with_options,
 )
 from sessionfactory.engine import connections
 from sessionfactory.testing import FaultProxy
@@ -77,6 +78,22 @@ def test_no_clean_state(driver: str, pooler: PgBouncer) -> None:
         assert [fault.path for fault in caught.value.faults] == ["pool.reset"]
         assert factory.ping().state == "refused"
         assert factory.status().size == 0
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+def test_no_read_only_setting_for_a_stranger(driver: str, pooler: PgBouncer) -> None:
+    """A view that would leave a setting on a stranger's connection is refused, and leaves none."""
+    with SqlAlchemySessionFactory(DatabaseSettings(pooler.url_for(driver))) as factory:
+        view = with_options(factory, isolation_level="AUTOCOMMIT", read_only=True)
+        for _ in range(3):
+            with pytest.raises(SettingsError, match="read_only: a pooler, such as PgBouncer"):
+                view().execute(text("SELECT 1"))
+        assert factory.status().in_use == 0
+        with factory() as one, factory() as two:
+            for session in (one, two):
+                assert session.scalar(text("SHOW default_transaction_read_only")) == "off"
+        with factory.reader() as session:  # which says it in each transaction
+            assert session.scalar(text("SHOW transaction_read_only")) == "on"
 
 
 def trips_to_connect(driver: str, proxy: FaultProxy) -> int:

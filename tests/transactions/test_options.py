@@ -15,6 +15,7 @@ from sessionfactory import NotConfiguredError, NullSessionFactory, SettingsError
 from sessionfactory.engine import standing
 from sessionfactory.engine.options import TransactionOptions
 from sessionfactory.engine.views import view_of
+from sessionfactory.testing import check_session_factory
 
 if TYPE_CHECKING:
     from sessionfactory import SqlAlchemySessionFactory
@@ -27,6 +28,7 @@ sessions = sessionmaker(create_engine("sqlite://"))
     ("options", "message"),
     [
         ({"isolation_level": "serializable"}, "isolation_level: expected one of SERIALIZABLE, "),
+        ({"isolation_level": ["SERIALIZABLE"]}, "isolation_level: expected one of SERIALIZABLE, "),
         ({"read_only": "yes"}, "read_only: expected True, False or None"),
         ({"deferrable": 1}, "deferrable: expected True, False or None"),
         ({"statement_timeout": "5"}, "statement_timeout: expected a number of seconds"),
@@ -55,6 +57,15 @@ def test_all_faults_at_once() -> None:
     with pytest.raises(SettingsError, match="2 faults") as caught:
         asking(sessions, read_only="yes", local={"app.secret": b"canary"})
     assert "canary" not in str(caught.value)
+
+
+def test_options_are_copied() -> None:
+    """What happens to a mapping afterwards is no matter of the view."""
+    schemas: dict[str | None, str | None] = {None: "main"}
+    view = with_options(sessions, schema_translate_map=schemas)
+    schemas[None] = "elsewhere"
+    with view() as session:
+        assert session.get_bind().get_execution_options()["schema_translate_map"] == {None: "main"}
 
 
 def test_values_are_not_shown() -> None:
@@ -186,3 +197,8 @@ def test_other_drivers_of_postgresql() -> None:
     dialect.driver = "other"
     with pytest.raises(SettingsError, match="read_only: AUTOCOMMIT cannot be read-only on other"):
         standing.reads_only(dialect)
+
+
+def test_views_are_session_factories(factory: SqlAlchemySessionFactory) -> None:
+    """A view keeps every promise of the interface that its factory keeps."""
+    check_session_factory(lambda: with_options(factory, isolation_level="SERIALIZABLE"))

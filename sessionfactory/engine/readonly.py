@@ -23,10 +23,13 @@ def is_read_only(source: Engine | Connection) -> bool:
     return bool(options.get(READ_ONLY) or options.get("postgresql_readonly"))
 
 
-def translate_refusals(view: Engine) -> None:
-    """Have what the database says to a write be a ``ReadOnlyError``, on read-only connections."""
-    if not event.contains(view, "handle_error", _translate):  # with the dialect, which views share
-        event.listen(view, "handle_error", _translate, retval=True)
+def translate_refusals(engine: Engine) -> None:
+    """Have what the database says to a write be a ``ReadOnlyError``, on read-only connections.
+
+    Once for an engine and all of its views: they share a dialect, which keeps the listeners.
+    """
+    if not event.contains(engine, "handle_error", _translate):
+        event.listen(engine, "handle_error", _translate, retval=True)
 
 
 def _translate(context: ExceptionContext) -> ReadOnlyError | None:

@@ -97,11 +97,11 @@ def deferred(engine: Engine) -> Engine:
     return view
 
 
-def read_only(view: Engine) -> None:
+def read_only(view: Engine, engine: Engine) -> None:
     """Have the transactions of a view of an engine not write."""
     view.dialect = _beginning(view.dialect, "deferred", "PRAGMA query_only = ON")
-    if not event.contains(view, "reset", _end_read_only):  # with the pool, which others share
-        event.listen(view, "reset", _end_read_only)
+    if not event.contains(engine, "reset", _end_read_only):  # once for their pool
+        event.listen(engine, "reset", _end_read_only)
 
 
 def _end_read_only(

@@ -34,15 +34,17 @@ class Standing:
     taken_from: Callable[[DBAPIConnection], None]
 
 
-def stand(view: Engine, make: Callable[[Dialect], Standing]) -> None:
+def stand(view: Engine, engine: Engine, make: Callable[[Dialect], Standing]) -> None:
     """Have the connections of a view keep to something while the view has them.
 
     Args:
-        view: its own events and attributes are nobody else's; its pool is shared.
+        view: the view.
+        engine: of which it is a view; they share a pool.
         make: called once there is a connection, for only then a dialect knows its server.
     """
-    if not hasattr(view.pool, "connect_as_left") and not event.contains(view, "checkin", _return):
-        event.listen(view, "checkin", _return)
+    is_ours = hasattr(engine.pool, "connect_as_left")
+    if not is_ours and not event.contains(engine, "checkin", _return):  # once for the pool
+        event.listen(engine, "checkin", _return)
     standing = cache(make)
 
     def raw_connection() -> PoolProxiedConnection:

@@ -78,14 +78,14 @@ def _build(engine: Engine, options: TransactionOptions) -> Engine:
     if engine.dialect.name in _MYSQL:
         values = partial(_variables, options)
         if values(mariadb=True):
-            standing.stand(view, lambda dialect: _of_mysql(dialect, values))
+            standing.stand(view, engine, lambda dialect: _of_mysql(dialect, values))
     if not options.read_only:
         return view
-    readonly.translate_refusals(view)
+    readonly.translate_refusals(engine)
     if engine.dialect.name == "sqlite":
-        sqlite.read_only(view)
+        sqlite.read_only(view, engine)
     if engine.dialect.name == "postgresql" and autocommits:
-        standing.stand(view, standing.reads_only)
+        standing.stand(view, engine, standing.reads_only)
         if engine.dialect.driver == "psycopg2":  # after AUTOCOMMIT, or it has no effect
             view.update_execution_options(postgresql_readonly=True)
     if engine.dialect.driver == "psycopg" and not autocommits:

@@ -229,6 +229,22 @@ async def test_interrupt(place: Place) -> None:
         assert log == []
 
 
+@on("sync file")
+async def test_cancellation_that_a_callback_passes_on(place: Place) -> None:
+    """A cancellation that one callback raises is passed on when the others have run."""
+    log: list[str] = []
+
+    def cancelled() -> None:
+        raise asyncio.CancelledError
+
+    async with place.sessions() as sessions, sessions() as session:
+        on_commit(sync_of(session), cancelled)
+        on_commit(sync_of(session), lambda: log.append("after"))
+        with pytest.raises(asyncio.CancelledError):
+            await session.commit()
+    assert log == ["after"]
+
+
 @on(*FILES)
 async def test_a_session_of_one_owner(place: Place) -> None:
     """A session that belongs to its first user may be used by what that one's commit calls."""

@@ -194,6 +194,43 @@ async def test_autocommit_that_only_reads_from_a_clean_state(place: Place) -> No
 
 
 @KINDS
+@on("sync psycopg", "async psycopg", "async asyncpg")
+async def test_setting_that_cannot_be_taken_back(place: Place, kind: str) -> None:
+    """A connection that breaks while a view's setting stands on it is replaced, and no error."""
+    async with place.factory() as other, factory(place, kind) as sessions:
+        view = view_of(sessions, isolation_level="AUTOCOMMIT", read_only=True)
+        async with view() as session:
+            backend = await scalar(session, "SELECT pg_backend_pid()")
+            if kind == "plain":
+                await kill(other, backend)
+        if kind == "real":
+            await kill(other, backend)
+        async with sessions.begin() as session:
+            session.add(Row(id=1))
+            assert await scalar(session, "SELECT pg_backend_pid()") != backend
+
+
+async def kill(sessions: AsyncSessionFactory, backend: object) -> None:
+    """End a back-end, and wait until it is gone."""
+    async with sessions() as session:
+        await session.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": backend})
+
+
+@on(*MARIADB)
+async def test_setting_on_a_connection_that_nobody_looks_at(place: Place) -> None:
+    """Without pre-ping, what stands is taken back from a dead connection by replacing it."""
+    pool = PoolSettings(size=1, max_overflow=0, pre_ping=False)
+    async with place.factory() as other, place.factory(pool=pool) as sessions:
+        async with view_of(sessions, read_only=True)() as session:
+            backend = await scalar(session, "SELECT connection_id()")
+        async with other() as session:
+            await session.execute(text(f"KILL {backend}"))
+        async with sessions.begin() as session:
+            session.add(Row(id=1))
+            assert await scalar(session, "SELECT connection_id()") != backend
+
+
+@KINDS
 @on(*SERVERS)
 async def test_timeouts(place: Place, kind: str) -> None:
     """A statement that takes too long is ended, in transactions of the view, and of no other."""

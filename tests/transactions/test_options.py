@@ -178,6 +178,18 @@ def test_views_are_kept_and_bounded() -> None:
     assert view_of(engine, options) is not first
 
 
+def test_listeners_do_not_pile_up() -> None:
+    """However many views an engine has, its refusals are translated once, by one listener."""
+    engine = create_engine("sqlite://")
+    before = len(engine.pool.dispatch.reset), len(engine.dialect.dispatch.handle_error)
+    for number in range(100):
+        view_of(
+            engine, TransactionOptions(schema_translate_map={None: str(number)}, read_only=True)
+        )
+    after = len(engine.pool.dispatch.reset), len(engine.dialect.dispatch.handle_error)
+    assert after == (before[0] + 1, before[1] + 1)
+
+
 def test_sessions_are_freed_at_once() -> None:
     """A session of a view that is dropped goes, without the help of the garbage collector."""
     view = with_options(sessions, read_only=True, local={"app.tenant": "7"})

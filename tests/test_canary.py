@@ -17,11 +17,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import create_engine
+from attrs import asdict
+from sqlalchemy import create_engine, make_url, text
 
 from sessionfactory import (
     AsyncSqlAlchemySessionFactory,
     DatabaseSettings,
+    PoolSettings,
     SessionFactoryRegistry,
     SettingsError,
     SqlAlchemySessionFactory,
@@ -30,6 +32,8 @@ from sessionfactory import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
+
+    from sessionfactory.testing import PostgresServer
 
 CANARY = "canary-4711"
 SYNC_DRIVERS = ["psycopg", "psycopg2"]
@@ -67,16 +71,19 @@ def _error_of(use: Callable[[], object]) -> BaseException:
     return caught.value
 
 
-def _use(driver: str, settings: DatabaseSettings) -> None:
-    """Connect, with a factory of the driver's half."""
+def _use(driver: str, settings: DatabaseSettings, asked: str = "1") -> None:
+    """Connect and ask something, with a factory of the driver's half."""
+    statement = text(f"SELECT {asked}")
     if driver in SYNC_DRIVERS:
         with SqlAlchemySessionFactory(settings) as sessions, sessions.begin() as session:
-            session.connection()
+            assert CANARY not in repr(sessions)
+            session.execute(statement)
         return
 
     async def use() -> None:
         async with AsyncSqlAlchemySessionFactory(settings) as sessions, sessions.begin() as session:
-            await session.connection()
+            assert CANARY not in repr(sessions)
+            await session.execute(statement)
 
     asyncio.run(use())
 
@@ -152,7 +159,7 @@ def _server(answer: Callable[[socket.socket], None]) -> Generator[int]:
     thread.join(5)
 
 
-@pytest.fixture(params=["refused", "no such host", "wrong password", "hung up", "asked"])
+@pytest.fixture(params=["refused", "no such host", "wrong password", "hung up", "asked", "deaf"])
 def address(request: pytest.FixtureRequest) -> Iterator[tuple[str, int]]:
     """Give an address where connecting fails, in the ways in which it does."""
     answers = {"wrong password": _refuse, "hung up": _hang_up, "asked": _ask_for_password}
@@ -160,18 +167,44 @@ def address(request: pytest.FixtureRequest) -> Iterator[tuple[str, int]]:
         yield "127.0.0.1", 1
     elif request.param == "no such host":
         yield "nohost.invalid", 5432
+    elif request.param == "deaf":
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            yield "127.0.0.1", listener.getsockname()[1]
     else:
         with _server(answers[request.param]) as port:
             yield "127.0.0.1", port
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
-def test_a_failed_connect_shows_no_password(driver: str, address: tuple[str, int]) -> None:
-    """No driver's error about a failed connect holds the password, in any frame of the chain."""
-    settings = DatabaseSettings(_url(driver, *address))
+def test_a_failed_connect_shows_no_password(
+    driver: str, address: tuple[str, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """No text about a failed connect holds the password, whatever the driver and the failure."""
+    caplog.set_level("DEBUG")
+    settings = DatabaseSettings(
+        _url(driver, *address), echo=True, pool=PoolSettings(timeout=0.2), connect_timeout=2
+    )
     error = _error_of(lambda: _use(driver, settings))
     assert not isinstance(error, SettingsError)
     assert _leaks(error) == []
+    assert CANARY not in f"{settings!r} {settings} {asdict(settings)} {caplog.text}"
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_lost_connection_shows_no_password(
+    driver: str, postgres_server: PostgresServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor does an error about a connection that was there, and was ended in use."""
+    caplog.set_level("DEBUG")
+    postgres_server.execute(f"CREATE ROLE ada LOGIN PASSWORD '{CANARY}'")
+    url = make_url(postgres_server.url_for(driver)).set(username="ada", password=CANARY)
+    try:
+        settings = DatabaseSettings(url, echo=True)
+        error = _error_of(lambda: _use(driver, settings, "pg_terminate_backend(pg_backend_pid())"))
+    finally:
+        postgres_server.execute("DROP ROLE ada")
+    assert _leaks(error) == []
+    assert CANARY not in caplog.text
 
 
 @pytest.mark.parametrize("driver", SYNC_DRIVERS)

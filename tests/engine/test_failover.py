@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from contextlib import AsyncExitStack, ExitStack
+from typing import TYPE_CHECKING, Final
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -17,16 +18,21 @@ from sessionfactory import (
     ReadOnlyError,
     SqlAlchemySessionFactory,
 )
-from sessionfactory.testing import FaultProxy
+from sessionfactory.testing import FaultProxy, MariaDBServer
+from tests.testing.available import running_or_skipped
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
-    from sessionfactory.testing import MariaDBServer, PostgresServer
+    from sqlalchemy import URL
 
-WRITE = text("INSERT INTO item VALUES (1)")
-SIZE = 3
-POOL = PoolSettings(size=SIZE, max_overflow=0)
+    from sessionfactory.testing import PostgresServer
+
+ONE: Final = text("SELECT 1")
+WRITE: Final = text("INSERT INTO item VALUES (1)")
+WRITES: Final = 10
+SIZE: Final = 3
+POOL: Final = PoolSettings(size=SIZE, max_overflow=0)
 
 
 @pytest.fixture
@@ -51,59 +57,97 @@ def proxy(former_primary: PostgresServer) -> Generator[FaultProxy]:
         yield made
 
 
-def fail_over(proxy: FaultProxy, former: PostgresServer, new: PostgresServer) -> None:
-    """Turn the former primary read-only, and lead new connections to the new one."""
-    former.configure({"default_transaction_read_only": "on"})
-    proxy.upstream = new.url
+def write(url: URL, *, is_async: bool, fail_over: Callable[[], object]) -> list[bool]:
+    """Open all connections of a pool, have the server fail over, and write ten times.
 
-
-@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
-def test_postgresql(
-    driver: str, proxy: FaultProxy, former_primary: PostgresServer, next_primary: PostgresServer
-) -> None:
-    """Each pooled connection fails once at most; then writes reach the new primary."""
-    url = proxy.url.set(drivername=f"postgresql+{driver}")
-    with SqlAlchemySessionFactory(DatabaseSettings(url, pool=POOL)) as factory:
-        sessions = [factory() for _ in range(SIZE)]
-        for session in sessions:
-            session.execute(text("SELECT 1"))
-        for session in sessions:
-            session.close()
-        fail_over(proxy, former_primary, next_primary)
-        errors = 0
-        for _ in range(10):
+    Returns:
+        for each write that failed, whether it cost its connection.
+    """
+    settings = DatabaseSettings(url, pool=POOL)
+    if is_async:
+        return asyncio.run(_write_async(settings, fail_over))
+    lost: list[bool] = []
+    with SqlAlchemySessionFactory(settings) as factory:
+        with ExitStack() as opened:
+            for _ in range(SIZE):
+                opened.enter_context(factory()).execute(ONE)
+        fail_over()
+        for _ in range(WRITES):
             try:
                 with factory.begin() as session:
                     session.execute(WRITE)
             except DBAPIError as error:
-                errors += error.connection_invalidated
-        assert errors <= SIZE
-        assert next_primary.execute("SELECT count(*) FROM item").strip() == str(10 - errors)
+                lost.append(error.connection_invalidated)
+    return lost
 
 
-@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
-def test_postgresql_async(
+async def _write_async(settings: DatabaseSettings, fail_over: Callable[[], object]) -> list[bool]:
+    lost: list[bool] = []
+    async with AsyncSqlAlchemySessionFactory(settings) as factory:
+        async with AsyncExitStack() as opened:
+            for _ in range(SIZE):
+                await (await opened.enter_async_context(factory())).execute(ONE)
+        fail_over()
+        for _ in range(WRITES):
+            try:
+                async with factory.begin() as session:
+                    await session.execute(WRITE)
+            except DBAPIError as error:
+                lost.append(error.connection_invalidated)
+    return lost
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2", "asyncpg", "psycopg_async"])
+def test_postgresql(
     driver: str, proxy: FaultProxy, former_primary: PostgresServer, next_primary: PostgresServer
 ) -> None:
-    """The async half leaves it, too."""
+    """Each pooled connection fails once at most; then writes reach the new primary."""
 
-    async def write_ten_times() -> int:
-        url = proxy.url.set(drivername=f"postgresql+{driver}")
-        errors = 0
-        async with AsyncSqlAlchemySessionFactory(DatabaseSettings(url, pool=POOL)) as factory:
-            async with factory() as session:
-                await session.execute(text("SELECT 1"))
-            fail_over(proxy, former_primary, next_primary)
-            for _ in range(10):
-                try:
-                    async with factory.begin() as session:
-                        await session.execute(WRITE)
-                except DBAPIError as error:
-                    errors += error.connection_invalidated
-        return errors
+    def fail_over() -> None:
+        former_primary.configure({"default_transaction_read_only": "on"})
+        proxy.upstream = next_primary.url
 
-    assert asyncio.run(write_ten_times()) == 1
-    assert next_primary.execute("SELECT count(*) FROM item").strip() == "9"
+    url = proxy.url.set(drivername=f"postgresql+{driver.removesuffix('_async')}")
+    lost = write(url, is_async=driver not in {"psycopg", "psycopg2"}, fail_over=fail_over)
+    assert lost == [True] * len(lost)
+    assert 1 <= len(lost) <= SIZE
+    assert next_primary.execute("SELECT count(*) FROM item") == str(WRITES - len(lost))
+
+
+@pytest.fixture(scope="module")
+def next_mariadb() -> Generator[MariaDBServer]:
+    """The MariaDB that writes after a failover."""
+    with running_or_skipped(MariaDBServer()) as server:
+        yield server
+
+
+@pytest.mark.parametrize("driver", ["pymysql", "aiomysql"])
+def test_mariadb(driver: str, mariadb_server: MariaDBServer, next_mariadb: MariaDBServer) -> None:
+    """So it is on MariaDB under ``read_only``, for a user that does not stand above it."""
+    for server in (mariadb_server, next_mariadb):
+        for statement in (
+            "CREATE OR REPLACE USER plain IDENTIFIED BY 'plain'",
+            "GRANT ALL ON *.* TO plain",
+            "REVOKE SUPER, READ_ONLY ADMIN ON *.* FROM plain",
+            "CREATE OR REPLACE TABLE item (id INT)",
+        ):
+            server.execute(statement)
+    with FaultProxy(mariadb_server.url) as proxy:
+
+        def fail_over() -> None:
+            mariadb_server.execute("SET GLOBAL read_only = 1")
+            proxy.upstream = next_mariadb.url
+
+        url = proxy.url.set(drivername=f"mysql+{driver}", username="plain", password="plain")
+        try:
+            lost = write(url, is_async=driver == "aiomysql", fail_over=fail_over)
+        finally:
+            mariadb_server.execute("SET GLOBAL read_only = 0")
+            mariadb_server.execute("DROP USER plain")
+            mariadb_server.execute("DROP TABLE item")
+    assert lost == [True] * len(lost)
+    assert 1 <= len(lost) <= SIZE
+    assert next_mariadb.execute("SELECT count(*) FROM item") == str(WRITES - len(lost))
 
 
 def test_read_only_view_is_no_failover(postgres_server: PostgresServer) -> None:
@@ -122,40 +166,3 @@ def test_read_only_by_option_is_no_failover(postgres_server: PostgresServer) -> 
         with Session(engine) as session, pytest.raises(DBAPIError) as caught:
             session.execute(text("CREATE TABLE refused (a int)"))
         assert not caught.value.connection_invalidated
-
-
-@pytest.mark.parametrize("driver", ["pymysql", "aiomysql"])
-def test_mariadb(driver: str, mariadb_server: MariaDBServer) -> None:
-    """MariaDB's refusal under ``read_only`` costs the connection; another option's does not."""
-    root = create_engine(mariadb_server.url, isolation_level="AUTOCOMMIT")
-    url = root.url.set(drivername=f"mysql+{driver}", username="plain", password="plain")
-    with root.connect() as connection:
-        for statement in (
-            "CREATE OR REPLACE USER plain IDENTIFIED BY 'plain'",
-            "GRANT ALL ON *.* TO plain",
-            "REVOKE SUPER, READ_ONLY ADMIN ON *.* FROM plain",
-            "SET GLOBAL read_only = 1",
-        ):
-            connection.exec_driver_sql(statement)
-        try:
-            lost = asyncio.run(refused(url.render_as_string(hide_password=False)))
-        finally:
-            connection.exec_driver_sql("SET GLOBAL read_only = 0")
-            connection.exec_driver_sql("DROP USER plain")
-    root.dispose()
-    assert lost
-
-
-async def refused(url: str) -> bool:
-    """Write once, and say whether that cost the connection."""
-    write = text("CREATE TABLE refused (a int)")
-    settings = DatabaseSettings(url)
-    if "aiomysql" in url:
-        async with AsyncSqlAlchemySessionFactory(settings) as factory, factory() as session:
-            with pytest.raises(DBAPIError) as caught:
-                await session.execute(write)
-            return caught.value.connection_invalidated
-    with SqlAlchemySessionFactory(settings) as sync_factory, sync_factory() as sync_session:
-        with pytest.raises(DBAPIError) as caught:
-            sync_session.execute(write)
-        return caught.value.connection_invalidated

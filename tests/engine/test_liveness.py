@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import select
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Literal, cast
+from functools import partial
+from typing import TYPE_CHECKING, Final, Literal, cast
 
 import pytest
 from sqlalchemy import event, text
@@ -18,28 +19,16 @@ from sessionfactory import (
 )
 from sessionfactory.engine import connections
 from sessionfactory.testing import FaultProxy
+from tests.engine.restarts import DEATHS, DRIVERS, POOL, SYNC, Death, UnderLoad, die
 
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
     from sessionfactory.testing import MariaDBServer, PostgresServer
 
-SYNC, ASYNC = ("psycopg", "psycopg2"), ("psycopg", "asyncpg")
-POOL = PoolSettings(size=8, max_overflow=0, ping_after=1000)
-ONE = text("SELECT 1")
-Death = Literal["fast", "immediate", "terminated"]
-deaths = pytest.mark.parametrize("death", ["fast", "immediate", "terminated"])
-
-
-def die(server: PostgresServer, death: Death) -> None:
-    """End all connections of a server, which serves again when this returns."""
-    if death == "terminated":
-        server.execute(
-            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
-            " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
-        )
-    else:
-        server.restart(death)
+ASYNC: Final = ("psycopg", "asyncpg")
+ONE: Final = text("SELECT 1")
+deaths = pytest.mark.parametrize("death", DEATHS)
 
 
 @deaths
@@ -78,6 +67,16 @@ async def test_eight_tasks_after_a_death(
         assert await asyncio.gather(*(ask() for _ in range(80))) == [1] * 80
         await asyncio.to_thread(die, own_postgres, death)
         assert await asyncio.gather(*(ask() for _ in range(80))) == [1] * 80
+
+
+@deaths
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_under_load(driver: str, death: Death, own_postgres: PostgresServer) -> None:
+    """Nobody hears of a death any more, one second after the server is back."""
+    settings = DatabaseSettings(own_postgres.url_for(driver.removesuffix("_async")), pool=POOL)
+    load = UnderLoad(settings, is_async=driver not in SYNC)
+    load.survive(partial(die, own_postgres, death))
+    assert load.late(1.0) == []
 
 
 @pytest.mark.parametrize("driver", ["pymysql", "aiomysql"])

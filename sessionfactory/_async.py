@@ -217,10 +217,11 @@ class AsyncSqlAlchemySessionFactory(Generic[A]):
 
         Connections that the closing thread or task holds itself are cut at once, for they cannot
         come back while it waits; others when the time is over. Sessions without a connection are
-        not waited for. Closing twice is the same as closing once.
+        not waited for. What is cut is ended on the server, too. Closing twice is closing once.
 
         Args:
-            timeout: seconds to wait for the connections that are out.
+            timeout: seconds to wait for the connections that are out; half a second later, all is
+                over.
 
         Returns:
             the holders that were cut off.

@@ -23,6 +23,7 @@ from sessionfactory import (
     SqlAlchemySessionFactory,
 )
 from sessionfactory.testing import ServerError
+from tests.engine.restarts import is_lost
 from tests.engine.sqlite_pools import Caller, until
 
 if TYPE_CHECKING:
@@ -51,11 +52,10 @@ class DeliberateError(Exception):
     """A scope that fails."""
 
 
-def is_allowed(error: BaseException) -> bool:
+def is_allowed(error: Exception) -> bool:
     """Say whether a scope that is killed, refused, closed over or late may end like that."""
-    if isinstance(error, SQLAlchemyError | SessionFactoryError | OSError | DeliberateError):
-        return True
-    return type(error).__module__.startswith("asyncpg.")  # while connecting, nobody wraps them
+    mine = isinstance(error, SQLAlchemyError | SessionFactoryError | DeliberateError)
+    return mine or is_lost(error)
 
 
 class ServerStorm:
@@ -146,7 +146,7 @@ class ServerStorm:
             self._server.restart("immediate")
         self.done["restart"] += 1
 
-    def _note(self, error: BaseException) -> None:
+    def _note(self, error: Exception) -> None:
         if not is_allowed(error):
             raise error
         self.done[type(error).__name__] += 1
@@ -265,8 +265,11 @@ class TaskStorm(ServerStorm):
         assert factory.status().size == 0
 
     def _end(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Exception):
             self._note(error)
+        elif error is not None:
+            raise error
 
     async def _act(self, dice: random.Random) -> None:
         if self._restart_is_due():

@@ -37,7 +37,7 @@ class Plan:
     rounds: int
 
 
-FULL = Plan(rounds=41)
+FULL = Plan(rounds=31)
 QUICK = Plan(rounds=3)
 
 

@@ -76,7 +76,7 @@ class Plan:
     in_a_row: int = 6
 
 
-FULL = Plan(servers=41, memory=61)
+FULL = Plan(servers=31, memory=41)
 QUICK = Plan(servers=3, memory=3, tables=10, in_a_row=2)
 
 

@@ -54,7 +54,7 @@ class Plan:
     busy: int
 
 
-FULL = Plan(rounds=101, idle=200, busy=15)
+FULL = Plan(rounds=41, passes=4, idle=200, busy=15)
 QUICK = Plan(rounds=5, idle=50, busy=5)
 
 

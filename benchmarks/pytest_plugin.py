@@ -50,7 +50,7 @@ class Plan:
     passes: int
 
 
-FULL = Plan(rounds=61, passes=3)
+FULL = Plan(rounds=31, passes=2)
 QUICK = Plan(rounds=2, passes=1)
 
 

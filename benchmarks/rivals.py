@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL
 
-    from sessionfactory import AsyncSessionFactory, SessionFactory
+    from sessionfactory import AsyncSessionFactory, SessionFactory, SqlAlchemySessionFactory
 
     Scopes = Callable[[int], None]
     """Runs so many scopes, one after the other."""
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 PLAIN: Final = "sessionmaker"
 PRE_PING: Final = "sessionmaker, pool_pre_ping=True"
 OURS: Final = "SqlAlchemySessionFactory"
-READS: Final = "with_options(AUTOCOMMIT, read-only)"
+READER: Final = f"{OURS}, reader"
+AUTOCOMMIT: Final = f"{OURS}, AUTOCOMMIT view"
+TENANT: Final = f"{OURS}, tenant view"
 
 
 @frozen
@@ -39,7 +41,7 @@ class Driver:
 
     @contextmanager
     def rivals(self, url: URL) -> Generator[dict[str, Scopes]]:
-        """Make one engine for each candidate; each runs ``begin()`` scopes of one statement.
+        """Make engines for all candidates; each runs ``begin()`` scopes of one statement.
 
         Args:
             url: the database, for psycopg.
@@ -59,9 +61,16 @@ def _sync_rivals(url: URL) -> Generator[dict[str, Scopes]]:
         yield {
             PRE_PING: _repeated(plain_sessions(asking)),
             PLAIN: _repeated(plain_sessions(plain)),
-            OURS: _repeated(ours),
-            READS: _repeated(with_options(ours, isolation_level="AUTOCOMMIT", read_only=True)),
-        }
+        } | {name: _repeated(view) for name, view in _views(ours).items()}
+
+
+def _views(ours: SqlAlchemySessionFactory) -> dict[str, SessionFactory]:
+    return {
+        OURS: ours,
+        READER: ours.reader,
+        AUTOCOMMIT: with_options(ours, isolation_level="AUTOCOMMIT", read_only=True),
+        TENANT: with_options(ours, local={"app.tenant": "7"}),
+    }
 
 
 def _repeated(sessions: SessionFactory) -> Scopes:
@@ -93,9 +102,16 @@ def _async_rivals(url: URL) -> Generator[dict[str, Scopes]]:
         yield {
             PRE_PING: repeated(plain(pre_ping=True)),
             PLAIN: repeated(plain(pre_ping=False)),
-            OURS: repeated(ours),
-            READS: repeated(with_options(ours, isolation_level="AUTOCOMMIT", read_only=True)),
-        }
+        } | {name: repeated(view) for name, view in _async_views(ours).items()}
+
+
+def _async_views(ours: AsyncSqlAlchemySessionFactory) -> dict[str, AsyncSessionFactory]:
+    return {
+        OURS: ours,
+        READER: ours.reader,
+        AUTOCOMMIT: with_options(ours, isolation_level="AUTOCOMMIT", read_only=True),
+        TENANT: with_options(ours, local={"app.tenant": "7"}),
+    }
 
 
 async def _begun(sessions: AsyncSessionFactory, number: int) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from attrs import frozen
 
 from benchmarks.figures import Count, Group, Table, Target, Unit
-from benchmarks.rivals import OURS, READS, Driver
+from benchmarks.rivals import AUTOCOMMIT, OURS, Driver
 from benchmarks.servers import socket_only
 from sessionfactory.testing import FaultProxy
 
@@ -16,13 +16,16 @@ if TYPE_CHECKING:
 
 _DRIVERS: Final = (Driver("psycopg"), Driver("psycopg2"), Driver("asyncpg", is_async=True))
 _TARGETS: Final = {
-    **{(driver.name, OURS): Target("<=", 3) for driver in _DRIVERS},
-    **{(driver, READS): Target("<=", 1) for driver in ("psycopg", "asyncpg")},
+    ("psycopg", OURS): Target("<=", 3),
+    ("psycopg", AUTOCOMMIT): Target("<=", 1),
+    ("asyncpg", OURS): Target("<=", 3),
+    ("asyncpg", AUTOCOMMIT): Target("<=", 1),
 }
 _WARM: Final = 10
 """Scopes before the count: they connect, and psycopg prepares a statement at its sixth use."""
 _NOTES = (
     "A flight of messages from the client, up to where the server begins to answer, is one.",
+    "A session of psycopg2 sets read-only and autocommit by statements, and back again.",
     "Counted by FaultProxy over several scopes, after some that connect and prepare.",
 )
 
@@ -53,8 +56,8 @@ def _group(plan: Plan, driver: Driver, url: URL) -> Group:
             run(_WARM)
             with proxy.counting() as count:
                 run(plan.scopes)
-            each = -(-count.round_trips // plan.scopes)  # one too many in one of them counts
             target = _TARGETS.get((driver.name, name))
+            each = -(-count.round_trips // plan.scopes)  # one too many in one of them counts
             counts.append(Count(name=name, value=each, target=target))
     unit = Unit("round trips of a scope")
     return Group(title=driver.name, unit=unit, rounds=plan.scopes, rows=(), counts=tuple(counts))

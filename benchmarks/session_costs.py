@@ -63,7 +63,7 @@ class Plan:
     latencies: tuple[float, ...] = LATENCIES
 
 
-FULL = Plan(rounds=21)
+FULL = Plan(rounds=15, passes=4)
 QUICK = Plan(rounds=2, passes=1, idle=5, busy=2, slow=1)
 
 

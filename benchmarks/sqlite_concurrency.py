@@ -53,7 +53,7 @@ class Plan:
     window: float
 
 
-FULL = Plan(storms=9, rounds=31, reads=100, window=0.4)
+FULL = Plan(storms=7, rounds=21, reads=100, window=0.4)
 QUICK = Plan(storms=2, updates=80, rounds=3, reads=20, window=0.1)
 
 

@@ -11,7 +11,6 @@ import pytest
 from sqlalchemy import text
 
 from benchmarks import (
-    async_open_close,
     checkout,
     contention,
     import_time,
@@ -20,7 +19,6 @@ from benchmarks import (
     open_close,
     peers,
     pytest_plugin,
-    reading,
     round_trips,
     servers,
     session_costs,
@@ -39,7 +37,6 @@ if TYPE_CHECKING:
     from sessionfactory.testing import PostgresServer
 
 OURS = "SqlAlchemySessionFactory"
-READS = "with_options(AUTOCOMMIT, read-only)"
 
 
 class TestTables:
@@ -89,30 +86,6 @@ class TestTables:
     def socket(self, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
         """Tables use the server of the tests instead of one of their own."""
         monkeypatch.setattr(servers, "PostgresServer", lambda: nullcontext(postgres_server))
-
-    @pytest.mark.usefixtures("socket")
-    def test_async_open_close(self) -> None:
-        """Sessions of the async half are compared idle and by driver, each with its target."""
-        found = async_open_close.measure(async_open_close.Plan(rounds=1, passes=1, idle=1, busy=1))
-        asked = {
-            group.title: row.target for group in found.groups for row in group.rows if row.target
-        }
-        assert asked == {
-            "open + close, no database work": Target("<=", 1),
-            "begin() scope, no database work": Target("<=", 0.95),
-            "begin() scope with SELECT 1, asyncpg": Target("<=", 0.95),
-            "begin() scope with SELECT 1, aiosqlite": Target("<=", 1),
-        }
-        plain, ours = "async_sessionmaker", f"Async{OURS}"
-        asking = f"{plain}, pool_pre_ping=True"
-        on_psycopg = found.groups[3]
-        assert on_psycopg.title == "begin() scope with SELECT 1, psycopg"
-        assert [row.name for row in on_psycopg.rows] == [
-            plain,
-            asking,
-            ours,
-            f"{ours}, against {asking}",
-        ]
 
     @pytest.mark.usefixtures("socket")
     def test_peers(self) -> None:
@@ -191,12 +164,13 @@ class TestTables:
             for group in found.groups
         }
         plain, asking = "sessionmaker", "sessionmaker, pool_pre_ping=True"
-        assert counted["psycopg2"].pop(READS) >= 3  # it sets and resets its defaults each time
-        assert counted == {
-            "psycopg": {asking: 4, plain: 3, OURS: 3, READS: 1},
-            "psycopg2": {asking: 4, plain: 3, OURS: 3},
-            "asyncpg": {asking: 6, plain: 3, OURS: 3, READS: 1},
-        }
+        for driver, pinged in (("psycopg", 4), ("psycopg2", 4), ("asyncpg", 6)):
+            trips = counted[driver]
+            assert (trips[asking], trips[plain], trips[OURS]) == (pinged, 3, 3)
+            assert f"{OURS}, tenant view" in trips
+        for driver in ("psycopg", "asyncpg"):
+            assert counted[driver][f"{OURS}, AUTOCOMMIT view"] == 1
+        assert set(counted) == {"psycopg", "psycopg2", "asyncpg"}
 
     @pytest.mark.usefixtures("socket")
     def test_one_statement(self) -> None:
@@ -213,22 +187,9 @@ class TestTables:
         assert rows[:3] == ["sessionmaker, pool_pre_ping=True", "sessionmaker", OURS]
         targets = [group.rows[2].target for group in found.groups]
         assert targets == [None, Target(">=", 1.2), None, Target(">=", 1.7)]
-        targets = [group.rows[3].target for group in found.groups]
+        targets = [group.rows[4].target for group in found.groups]
         assert targets == [None, Target(">=", 2.7), None, Target(">=", 3.3)]
         assert found.notes[-1].startswith("Round trips as measured, in ms: Unix socket: ")
-
-    @pytest.mark.usefixtures("socket")
-    def test_reading(self) -> None:
-        """Sessions that are closed are compared by whether they end in ROLLBACK or COMMIT."""
-        found = reading.measure(reading.Plan(rounds=1, passes=1, scopes=1))
-        (group,) = found.groups
-        assert [line.name for line in group.rows] == [
-            "sessionmaker",
-            OURS,
-            "reader",
-            f"reader, against {OURS}",
-        ]
-        assert group.rows[2].target == Target(">=", 2)
 
     @pytest.mark.usefixtures("socket")
     def test_contention(self) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from benchmarks.figures import Group, Table
 
 _WIDTH, _MARGIN, _LINE, _BAR = 880, 20, 24, 14
-_LETTER = 7.3
+_LETTER = 7.8
 """Pixels of a bold letter of 12 pixels' height, so that the longest label fits."""
 _FIGURES: Final = 230
 """Pixels for what is written behind the bars."""
@@ -52,6 +52,7 @@ text { font: 12px -apple-system, "Segoe UI", Helvetica, Arial, sans-serif; fill:
 class _Bar:
     label: str
     found: Spread
+    figure: str
     remark: str
 
     @property
@@ -113,7 +114,12 @@ def _bars(group: Group) -> list[_Bar]:
     factor = group.unit.factor
     if not group.rows:
         return [
-            _Bar(count.name, Spread.of([count.value]), _asked("", count.target))
+            _Bar(
+                count.name,
+                Spread.of([count.value]),
+                f"{count.value:,}",
+                _asked("", count.target),
+            )
             for count in group.counts
         ]
     levels = {level.name: level.target for level in group.levels}
@@ -123,7 +129,8 @@ def _bars(group: Group) -> list[_Bar]:
             continue
         found = Spread(*(value * factor for value in row.absolute.parts))
         ratio = "" if row.ratio is None or levels else f"{row.ratio.median:.2f} x"
-        bars.append(_Bar(row.name, found, _asked(ratio, row.target or levels.get(row.name))))
+        remark = _asked(ratio, row.target or levels.get(row.name))
+        bars.append(_Bar(row.name, found, number(found.median), remark))
     return bars
 
 
@@ -156,7 +163,7 @@ def _drawn(bar: _Bar, y: float, left: float, scale: float, edge: float) -> Itera
             f'<path class="spread" d="M{low:.1f} {middle:.1f}H{high:.1f}'
             f'M{low:.1f} {middle - 4:.1f}v8M{high:.1f} {middle - 4:.1f}v8"/>'
         )
-    said = number(bar.found.median) + (f" ({bar.remark})" if bar.remark else "")
+    said = f"{bar.figure} ({bar.remark})" if bar.remark else bar.figure
     yield _text(_WIDTH - _MARGIN - _FIGURES + 14, middle + 4, said, bar.style)
 
 

@@ -37,9 +37,7 @@ def places(latencies: Sequence[float] = LATENCIES) -> Generator[dict[str, URL]]:
     Each proxy is a process of its own that speaks to the server through the socket.
     """
     with socket_only() as url, ExitStack() as stack:
-        proxies = [FaultProxy(url, latency=seconds) for seconds in latencies]
-        for proxy in proxies:
-            stack.callback(proxy.close)
+        proxies = [stack.enter_context(FaultProxy(url, latency=each)) for each in latencies]
         slow = {f"{proxy.latency * 1e3:g} ms": proxy.url for proxy in proxies}
         yield {SOCKET: url} | slow
 

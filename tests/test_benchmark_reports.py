@@ -97,8 +97,8 @@ class TestCharts:
             *(OURS, "3.00 (1.50 x, asked <= 1.4)"),
             *("slow", "90.0 (45.00 x)"),
             *("trips", "round trips, less is better"),
-            *(OURS, "3.00 (asked <= 3)"),
-            *("b", "0.00"),
+            *(OURS, "3 (asked <= 3)"),
+            *("b", "0"),
         ]
         assert "SQLAlchemy" in drawn[1][-1]
 

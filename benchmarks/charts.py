@@ -13,7 +13,7 @@ from benchmarks.report import ground, number
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from benchmarks.figures import Group, Table
+    from benchmarks.figures import Group, Table, Target
 
 _WIDTH, _MARGIN, _LINE, _BAR = 880, 20, 24, 14
 _LETTER = 7.8
@@ -53,11 +53,20 @@ class _Bar:
     label: str
     found: Spread
     figure: str
-    remark: str
+    ratio: str
+    target: Target | None
 
     @property
     def style(self) -> str:
-        return "ours" if self.label.startswith(_OURS) else ""
+        """Ours is what has our name, or of what something is asked."""
+        return "ours" if self.target or self.label.startswith(_OURS) else ""
+
+    @property
+    def said(self) -> str:
+        """What is written behind the bar."""
+        asked = f"asked {self.target}" if self.target else ""
+        remarks = ", ".join(part for part in (self.ratio, asked) if part)
+        return f"{self.figure} ({remarks})" if remarks else self.figure
 
 
 def chart(table: Table, only: str | None = None) -> str:
@@ -114,12 +123,7 @@ def _bars(group: Group) -> list[_Bar]:
     factor = group.unit.factor
     if not group.rows:
         return [
-            _Bar(
-                count.name,
-                Spread.of([count.value]),
-                f"{count.value:,}",
-                _asked("", count.target),
-            )
+            _Bar(count.name, Spread.of([count.value]), f"{count.value:,}", "", count.target)
             for count in group.counts
         ]
     levels = {level.name: level.target for level in group.levels}
@@ -129,14 +133,9 @@ def _bars(group: Group) -> list[_Bar]:
             continue
         found = Spread(*(value * factor for value in row.absolute.parts))
         ratio = "" if row.ratio is None or levels else f"{row.ratio.median:.2f} x"
-        remark = _asked(ratio, row.target or levels.get(row.name))
-        bars.append(_Bar(row.name, found, number(found.median), remark))
+        target = row.target or levels.get(row.name)
+        bars.append(_Bar(row.name, found, number(found.median), ratio, target))
     return bars
-
-
-def _asked(figure: str, target: object | None) -> str:
-    asked = "" if target is None else f"asked {target}"
-    return ", ".join(part for part in (figure, asked) if part)
 
 
 def _edge(bars: Sequence[_Bar]) -> float:
@@ -163,8 +162,7 @@ def _drawn(bar: _Bar, y: float, left: float, scale: float, edge: float) -> Itera
             f'<path class="spread" d="M{low:.1f} {middle:.1f}H{high:.1f}'
             f'M{low:.1f} {middle - 4:.1f}v8M{high:.1f} {middle - 4:.1f}v8"/>'
         )
-    said = f"{bar.figure} ({bar.remark})" if bar.remark else bar.figure
-    yield _text(_WIDTH - _MARGIN - _FIGURES + 14, middle + 4, said, bar.style)
+    yield _text(_WIDTH - _MARGIN - _FIGURES + 14, middle + 4, bar.said, bar.style)
 
 
 def _text(x: float, y: float, said: str, style: str, *, anchor: str = "start") -> str:

@@ -10,9 +10,10 @@ import asyncio
 import os
 import warnings
 from collections.abc import Callable
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from importlib import import_module
 from importlib.util import find_spec
+from io import StringIO
 from typing import TYPE_CHECKING, Final
 from unittest.mock import patch
 
@@ -129,8 +130,8 @@ def _flask_sqlalchemy_lite(stack: ExitStack, url: str) -> Usage:
 
 def _fastapi_sqla(stack: ExitStack, url: str) -> Usage:
     package = import_module("fastapi_sqla")
-    with patch.dict(os.environ, {"sqlalchemy_url": url}):
-        asyncio.run(package.startup())
+    with patch.dict(os.environ, {"sqlalchemy_url": url}), redirect_stdout(StringIO()):
+        asyncio.run(package.startup())  # which prints a line of log
     with package.open_session() as session:
         stack.enter_context(disposing(session.get_bind()))
     # A session always ends in a commit: both ways of use are one.

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from benchmarks import (
+    async_open_close,
     checkout,
     contention,
     import_time,
@@ -19,6 +20,7 @@ from benchmarks import (
     open_close,
     peers,
     pytest_plugin,
+    reading,
     round_trips,
     servers,
     session_costs,
@@ -86,6 +88,43 @@ class TestTables:
     def socket(self, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
         """Tables use the server of the tests instead of one of their own."""
         monkeypatch.setattr(servers, "PostgresServer", lambda: nullcontext(postgres_server))
+
+    @pytest.mark.usefixtures("socket")
+    def test_async_open_close(self) -> None:
+        """Sessions of the async half are compared idle and by driver, each with its target."""
+        found = async_open_close.measure(async_open_close.Plan(rounds=1, passes=1, idle=1, busy=1))
+        asked = {
+            group.title: row.target for group in found.groups for row in group.rows if row.target
+        }
+        assert asked == {
+            "open + close, no database work": Target("<=", 1),
+            "begin() scope, no database work": Target("<=", 0.95),
+            "begin() scope with SELECT 1, asyncpg": Target("<=", 0.95),
+            "begin() scope with SELECT 1, aiosqlite": Target("<=", 1),
+        }
+        plain, ours = "async_sessionmaker", f"Async{OURS}"
+        asking = f"{plain}, pool_pre_ping=True"
+        on_psycopg = found.groups[3]
+        assert on_psycopg.title == "begin() scope with SELECT 1, psycopg"
+        assert [row.name for row in on_psycopg.rows] == [
+            plain,
+            asking,
+            ours,
+            f"{ours}, against {asking}",
+        ]
+
+    @pytest.mark.usefixtures("socket")
+    def test_reading(self) -> None:
+        """Sessions that are closed are compared by whether they end in ROLLBACK or COMMIT."""
+        found = reading.measure(reading.Plan(rounds=1, passes=1, scopes=1))
+        (group,) = found.groups
+        assert [line.name for line in group.rows] == [
+            "sessionmaker",
+            OURS,
+            "reader",
+            f"reader, against {OURS}",
+        ]
+        assert group.rows[2].target == Target(">=", 2)
 
     @pytest.mark.usefixtures("socket")
     def test_peers(self) -> None:

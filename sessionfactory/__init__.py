@@ -42,7 +42,12 @@ if TYPE_CHECKING:
     from sessionfactory.shared import hand_over
     from sessionfactory.status import Health, Holder, PoolStatus
     from sessionfactory.transactions.after_commit import on_commit
+    from sessionfactory.transactions.in_one_greenlet import run_sync_in_transaction
+    from sessionfactory.transactions.markers import marker_table
     from sessionfactory.transactions.options import with_options
+    from sessionfactory.transactions.retrying import run_in_transaction
+    from sessionfactory.transactions.retrying_async import run_in_transaction_async
+    from sessionfactory.transactions.transient import is_transient
 
 __version__ = "0.1.0"
 
@@ -80,7 +85,12 @@ __all__ = [
     "SqliteSettings",
     "commit_outcome",
     "hand_over",
+    "is_transient",
+    "marker_table",
     "on_commit",
+    "run_in_transaction",
+    "run_in_transaction_async",
+    "run_sync_in_transaction",
     "with_options",
 ]
 
@@ -113,6 +123,11 @@ _MODULES = {
     "shared": ("hand_over",),
     "status": ("Health", "Holder", "PoolStatus"),
     "transactions.after_commit": ("on_commit",),
+    "transactions.in_one_greenlet": ("run_sync_in_transaction",),
+    "transactions.markers": ("marker_table",),
+    "transactions.retrying": ("run_in_transaction",),
+    "transactions.retrying_async": ("run_in_transaction_async",),
+    "transactions.transient": ("is_transient",),
     "transactions.options": ("with_options",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}

@@ -13,7 +13,7 @@ from typing_extensions import TypeVar
 from sessionfactory.engine.greenlets import AsyncEngine, AsyncSession
 from sessionfactory.engine.managed import ManagedEngine
 from sessionfactory.errors import ClosedError, Fault, SettingsError
-from sessionfactory.lasting import end_session, lasting, overrides_close
+from sessionfactory.lasting import end_session, lasting, overrides_close, run_scope
 from sessionfactory.settings import DatabaseSettings
 from sessionfactory.unseen import unseen
 
@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from sqlalchemy import Engine
-    from sqlalchemy.orm import SessionTransaction
+    from sqlalchemy.orm import Session, SessionTransaction
 
     from sessionfactory.interfaces import AsyncSessionFactory
     from sessionfactory.status import Health, Holder, PoolStatus
 
 A = TypeVar("A", bound=AsyncSession, default=AsyncSession)
+T = TypeVar("T")
 
 
 def _entered() -> Never:
@@ -77,6 +78,14 @@ class AsyncTransactionScope(Generic[A]):
         finally:
             if theirs:
                 await self._session.close()
+
+    async def run_sync(self, work: Callable[[Session], T]) -> T:
+        """Run the transaction with a plain function as its block, all of it in one greenlet.
+
+        That is instead of ``async with``; see ``run_sync_in_transaction``.
+        """
+        open_session, self._open = self._open, _entered
+        return await run_scope(open_session(), work)
 
     def _begin(self) -> None:
         self._transaction = self._session.sync_session.begin()

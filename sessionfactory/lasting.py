@@ -7,6 +7,7 @@ from functools import partial
 from types import new_class
 from typing import TYPE_CHECKING, Literal, cast
 
+from sqlalchemy.util.concurrency import greenlet_spawn
 from typing_extensions import TypeVar
 
 from sessionfactory.engine.endings import Ending, finish
@@ -14,7 +15,7 @@ from sessionfactory.engine.greenlets import AsyncSession, AsyncSessionTransactio
 from sessionfactory.shared import act_for, guarded, is_owned
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
 
     from sqlalchemy.orm import Session
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from sessionfactory.engine.endings import Work
 
 A = TypeVar("A", bound=AsyncSession, default=AsyncSession)
+T = TypeVar("T")
 
 
 class _LastingTransaction(AsyncSessionTransaction):
@@ -96,6 +98,31 @@ def end_session(end: Work, session: Session, *, commits: bool = False) -> Awaita
 async def _in_stead_of(caller: asyncio.Task[object], session: Session, end: Work) -> None:
     act_for(session, caller)
     await end()
+
+
+async def run_scope(session: AsyncSession, work: Callable[[Session], T]) -> T:
+    """Run a transaction with a plain function as its block, in one greenlet; close the session.
+
+    It all runs in one task in the caller's stead: a cancellation strikes the work, but not COMMIT.
+    """
+    sync_session = session.sync_session
+    theirs = overrides_close(session)
+    results: list[T] = []
+
+    def scope() -> None:
+        try:
+            with sync_session.begin():
+                results.append(work(sync_session))
+        finally:
+            if not theirs:
+                sync_session.close()
+
+    try:
+        await end_session(partial(greenlet_spawn, scope), sync_session, commits=True)
+    finally:
+        if theirs:
+            await session.close()
+    return results[0]
 
 
 def lasting(

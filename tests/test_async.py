@@ -38,8 +38,8 @@ ASYNCPG: Final = "postgresql+asyncpg://app@db/app"
         ("postgres://db/app", "psycopg"),
         ("postgresql+psycopg://db/app", "psycopg"),
         ("postgresql+asyncpg://db/app", "asyncpg"),
-        ("mysql://db/app", "aiomysql"),
-        ("mariadb://db/app", "aiomysql"),
+        ("mysql://db/app", "asyncmy"),
+        ("mariadb://db/app", "asyncmy"),
         ("mysql+aiomysql://db/app", "aiomysql"),
         ("sqlite://", "aiosqlite"),
         ("sqlite+aiosqlite://", "aiosqlite"),
@@ -58,7 +58,7 @@ async def test_driver_of_a_url(url: str, driver: str) -> None:
         ("postgresql+psycopg2://db/app", "a synchronous driver; {} write postgresql://"),
         ("mysql+pymysql://db/app", "a synchronous driver; {} write mysql://"),
         ("sqlite+pysqlite://", "a synchronous driver; {} write sqlite://"),
-        ("mysql+asyncmy://db/app", "the driver 'asyncmy' cannot be imported; pip install asyncmy"),
+        ("mssql+aioodbc://db/app", "the driver 'aioodbc' cannot be imported; pip install aioodbc"),
     ],
 )
 def test_driver_of_the_sync_half(url: str, what_to_do: str) -> None:

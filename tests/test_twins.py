@@ -20,11 +20,13 @@ PACKAGE: Final = Path(__file__).parents[1] / "sessionfactory"
 RENAMES: Final = {
     r"\ban Async(?=[A-Z])": "a ",  # prose: "an AsyncSession"
     r"Async(?=[A-Z])": "",  # AsyncSession, AbstractAsyncContextManager
-    r"async_(?=session_factory)": "",  # check_async_session_factory
+    r"async_(?=session_factory|work)": "",  # check_async_session_factory
+    r"\b(run_in_transaction|retry)_async\b": r"\1",  # a function's name ends in it
     r"asynccontextmanager": "contextmanager",
     r"\baclose\b": "close",
     r"__a(?=enter__|exit__)": "__",
     r"\bA(?=_co\b|\b(?! [a-z]))": "S",  # the type variables; not the article
+    r"\bAwaitable\[T\]": "T",
     r"another([_ ])task": r"another\1thread",
     r"\b(asyncio\.)?CancelledError\b": "KeyboardInterrupt",  # what strikes a block from outside
 }
@@ -57,6 +59,8 @@ PAIRS: Final = (
         {
             "TransactionScope.__enter__": _IN_ONE_GREENLET,
             "TransactionScope._begin": _IN_ONE_GREENLET,
+            "T": "of TransactionScope.run_sync",
+            "TransactionScope.run_sync": "run_sync_in_transaction is of the async half",
             "TransactionScope.__exit__": f"{_IN_ONE_GREENLET}, to the end, even if cancelled",
             "TransactionScope._end": _IN_ONE_GREENLET,
             "SqlAlchemySessionFactory.__attrs_post_init__": "says which half it is",
@@ -71,6 +75,11 @@ PAIRS: Final = (
         "registry.py",
         "async_registry.py",
         {"SessionFactoryRegistry.ping": "threads wait side by side in a pool, tasks by gather()"},
+    ),
+    Twins(
+        "transactions/retrying.py",
+        "transactions/retrying_async.py",
+        {"_attempt": "what the work returns is awaited, if it can be"},
     ),
     Twins(
         "testing/conformance.py",

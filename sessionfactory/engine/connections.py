@@ -19,12 +19,13 @@ from sqlalchemy.util.concurrency import await_only
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from sqlalchemy import Dialect
+    from sqlalchemy import Connection, Dialect
     from sqlalchemy.engine.interfaces import DBAPIConnection
-    from sqlalchemy.orm import Session
+    from sqlalchemy.orm import Session, SessionTransaction
     from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
     from sqlalchemy.pool.base import _ConnectionFairy
 
+    Commit = Callable[[PoolProxiedConnection], None]
 
 _COUNTERS: Final = (
     ("sqlalchemy.orm.session", "_new_sessionid"),
@@ -279,8 +280,38 @@ def of_session(session: Session) -> list[PoolProxiedConnection]:
     transaction = session.get_transaction()
     if transaction is None:
         return []
-    used = {entry[0] for entry in transaction._connections.values()}  # noqa: SLF001
+    used = of_transaction(transaction)
     return [found.connection for found in used if not (found.closed or found.invalidated)]
+
+
+def commit_through(dialect: Dialect, name: str, commit: Callable[[Commit], Commit]) -> None:
+    """Have all COMMITs of a dialect done by a function of ours, once for each ``name``.
+
+    A listener to "commit" comes before it, and can neither see its error nor take it back.
+
+    Args:
+        dialect: the dialect of one engine.
+        name: what is done once; the dialect remembers it.
+        commit: is given the dialect's way, and returns the new one.
+    """
+    if name not in vars(dialect):
+        vars(dialect).update({name: True, "do_commit": commit(dialect.do_commit)})
+
+
+def of_transaction(transaction: SessionTransaction) -> list[Connection]:
+    """Return the connections that a session's transaction has, or had before it ended.
+
+    There is no public name. ``tests/transactions/test_retrying.py`` notices if it moves.
+    """
+    return list({entry[0] for entry in transaction._connections.values()})  # noqa: SLF001
+
+
+def is_autocommit(connection: Connection) -> bool:
+    """Say whether each statement on a connection commits by itself, by option or by its engine's.
+
+    What is public asks the database. ``tests/transactions/test_retrying.py`` notices if it moves.
+    """
+    return bool(connection._is_autocommit_isolation())  # noqa: SLF001
 
 
 def abandon(connection: DBAPIConnection | None) -> None:

@@ -97,6 +97,16 @@ class Ending(asyncio.Task[None]):
         return self.exception() if self.done() and not self.cancelled() else None
 
 
+def about_to_commit() -> None:
+    """Have the task that runs, if it is an ending, finish from here on, whatever cancels it.
+
+    For engines that are not watched, on which nobody else knows when COMMIT is sent.
+    """
+    ending = current_task()
+    if isinstance(ending, Ending):
+        ending.sent = True
+
+
 def watch(engine: Engine) -> None:
     """Have an async engine's transactions and connections end as this module promises."""
     # Listeners to "commit" would do, too, but have every connection of the engine look for

@@ -11,14 +11,11 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import event
 
-from sessionfactory.engine import readonly
+from sessionfactory.engine import codes, readonly
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, ExceptionContext
 
-_READ_ONLY: Final = "25006"  # read_only_sql_transaction
-_GOING_DOWN: Final = frozenset({"57P01", "57P02", "57P03"})  # told to end, crashed, not yet up
-_MYSQL_READ_ONLY: Final = frozenset({1290, 1836})
 _MYSQL_OPTION: Final = 1290  # "running with the --… option", of which read-only is one
 
 
@@ -29,10 +26,10 @@ def leave_read_only_servers(engine: Engine) -> None:
 
 def _judge(context: ExceptionContext) -> None:
     error = context.original_exception
-    code = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
-    if code in _GOING_DOWN:
+    found = codes.codes_of(error)
+    if codes.GOING_DOWN.intersection(found):
         context.is_disconnect = True
-    elif _refuses_writes(error, code) and not _is_read_only(context.connection):
+    elif _refuses_writes(error, found) and not _is_read_only(context.connection):
         context.is_disconnect = True
         # Others may be to a server that writes; and who said SET TRANSACTION READ ONLY by hand,
         # which looks the same, loses one connection and not all.
@@ -43,10 +40,9 @@ def _is_read_only(connection: Connection | None) -> bool:
     return connection is not None and readonly.is_read_only(connection)
 
 
-def _refuses_writes(error: BaseException, code: str | None) -> bool:
-    if code == _READ_ONLY:
+def _refuses_writes(error: BaseException, found: list[codes.Code]) -> bool:
+    if codes.READ_ONLY in found:
         return True
-    number = error.args[0] if error.args else None
-    if number not in _MYSQL_READ_ONLY:
+    if not codes.MYSQL_READ_ONLY.intersection(found):
         return False
-    return number != _MYSQL_OPTION or "read-only" in str(error) or "read_only" in str(error)
+    return _MYSQL_OPTION not in found or "read-only" in str(error) or "read_only" in str(error)

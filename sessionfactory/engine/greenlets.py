@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         AsyncEngine,
         AsyncSession,
         AsyncSessionTransaction,
+        async_sessionmaker,
     )
 else:
     try:
@@ -22,6 +23,7 @@ else:
             AsyncEngine,
             AsyncSession,
             AsyncSessionTransaction,
+            async_sessionmaker,
         )
     except ImportError:
 
@@ -37,5 +39,14 @@ else:
         class AsyncSessionTransaction:
             """Stands in for the transaction."""
 
+        class async_sessionmaker:  # noqa: N801 - SQLAlchemy's
+            """Stands in for SQLAlchemy's factory."""
 
-__all__ = ["AsyncConnection", "AsyncEngine", "AsyncSession", "AsyncSessionTransaction"]
+
+__all__ = [
+    "AsyncConnection",
+    "AsyncEngine",
+    "AsyncSession",
+    "AsyncSessionTransaction",
+    "async_sessionmaker",
+]

@@ -14,7 +14,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from sqlalchemy.util.concurrency import await_only, greenlet_spawn
+from sqlalchemy.util.concurrency import await_only, greenlet_spawn, in_greenlet
 
 from sessionfactory.engine import endings
 from sessionfactory.engine.handoff import TaskWaiter, ThreadWaiter
@@ -33,6 +33,14 @@ T = TypeVar("T")
 
 class TookLongerError(Exception):
     """Something was cut off, because it took longer than it may."""
+
+
+def pause(seconds: float) -> None:
+    """Wait in either half."""
+    if in_greenlet():
+        await_only(asyncio.sleep(seconds))
+    else:
+        time.sleep(seconds)
 
 
 class Waiting(Protocol):

@@ -1,0 +1,279 @@
+"""What becomes of a transaction that failed: it is tried again, or its error is the caller's.
+
+Written once for both halves, which differ in how they wait.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from inspect import isawaitable, iscoroutine, iscoroutinefunction
+from math import isfinite
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
+
+from sessionfactory.engine.codes import Kind, codes_of, is_answer, kind_of
+from sessionfactory.engine.connections import is_autocommit, of_transaction
+from sessionfactory.engine.stages import is_of_commit, stage_of
+from sessionfactory.errors import CommitUncertainError
+from sessionfactory.transactions.markers import MarkersMissingError
+from sessionfactory.transactions.outcome import VERIFICATIONS, Watch
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Iterator
+
+    from sqlalchemy.orm import Session, SessionTransaction
+
+    from sessionfactory.transactions.outcome import Verification
+
+T = TypeVar("T")
+
+_WORDS: Final[dict[Kind, str]] = {
+    "conflict": "it was in conflict with another transaction",
+    "lock timeout": "it waited too long for a lock",
+    "lost": "its connection was lost",
+    "away": "the server could not be reached",
+}
+_BACKOFFS: Final[dict[Kind, tuple[float, float]]] = {"away": (0.1, 5.0)}
+_BACKOFF: Final = (0.005, 0.5)
+"""Seconds before the second attempt, and before any: at most, for the wait is any time below
+("full jitter"). Conflicts are over soon, and a server that restarts takes its time."""
+
+_ASYNC_WORK: Final = (
+    "run_in_transaction and run_sync_in_transaction take a plain function; a coroutine function is"
+    " for run_in_transaction_async"
+)
+_PLAIN_WORK: Final = (
+    "run_in_transaction_async takes a coroutine function; a plain function is for"
+    " run_sync_in_transaction"
+)
+_UNCERTAIN: Final = (
+    "The connection was lost while COMMIT was under way: the transaction may have been committed,"
+    " or not. Look for what it wrote before you do it again. verify_commit finds it out, and"
+    " idempotent=True says that doing it twice does no harm"
+)
+
+
+class Run:
+    """All attempts at one transaction: their limits, and what became of them.
+
+    Args:
+        attempts: how many, at most; ``None`` for no limit.
+        timeout: seconds after which none is begun any more; ``None`` for no limit.
+        retry_lock_timeout: whether to go on after a lock was waited for too long.
+        idempotent: whether doing it twice does no harm.
+        verify_commit: how to find out what became of a COMMIT whose answer was lost.
+
+    Raises:
+        ValueError: a limit or a verification that makes no sense.
+    """
+
+    __slots__ = (
+        *("attempts", "began", "failed", "idempotent", "retry_lock_timeout", "timeout"),
+        *("_failures", "_wait", "verify_commit"),
+    )
+
+    def __init__(
+        self,
+        attempts: int | None,
+        timeout: float | None,
+        *,
+        retry_lock_timeout: bool,
+        idempotent: bool,
+        verify_commit: Verification,
+    ) -> None:
+        if attempts is not None and not _is_count(attempts):
+            raise ValueError(f"attempts is a number, 1 or more, or None, not {attempts!r}")
+        if timeout is not None and not (isfinite(timeout) and timeout > 0):
+            raise ValueError(f"timeout is a number of seconds above 0, or None, not {timeout!r}")
+        if verify_commit not in VERIFICATIONS:
+            expected = ", ".join(map(repr, VERIFICATIONS))
+            raise ValueError(f"verify_commit is one of {expected}, not {verify_commit!r}")
+        self.attempts = attempts
+        self.timeout = timeout
+        self.retry_lock_timeout = retry_lock_timeout
+        self.idempotent = idempotent
+        self.verify_commit: Verification = verify_commit
+        self.began = time.monotonic()
+        self.failed: Exception | None = None
+        """The error of the first attempt, until it is handed to stamina."""
+        self._failures: list[str] = []
+        self._wait: float | None = None
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until the time is over; a little, if it is."""
+        spent = time.monotonic() - self.began
+        return None if self.timeout is None else max(self.timeout - spent, 1e-6)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the last attempt's error is one to go on after."""
+        return self._wait is not None
+
+    def allow_another(self) -> None:
+        """Not count the last attempt, which failed at what was its first use."""
+        if self.attempts is not None:
+            self.attempts += 1
+
+    def backoff(self, _error: Exception) -> float | Literal[False]:
+        """Return how long to wait after the last attempt, in seconds, or that it was the last."""
+        return False if self._wait is None else self._wait
+
+    def hand_over_first(self) -> None:
+        """Raise the error of the first attempt, once: stamina counts it as its own first."""
+        error, self.failed = self.failed, None
+        if error is not None:
+            raise error
+
+    def note(self, error: Exception, kind: Kind | None) -> None:
+        """Remember why an attempt failed, and how long to wait; ``None``: it is not repeated."""
+        self.failed = None if self._failures else error
+        codes = ", ".join(map(str, codes_of(error)))
+        why = type(error).__name__ if kind is None else _WORDS[kind]
+        after = time.monotonic() - self.began
+        told = f"attempt {len(self._failures) + 1}, after {after:.3f} s: {why}"
+        self._failures.append(f"{told} ({codes})" if codes else told)
+        self._wait = None
+        if kind is not None:
+            first, longest = _BACKOFFS.get(kind, _BACKOFF)
+            doubled = first * 2.0 ** min(len(self._failures) - 1, 30)
+            self._wait = random.uniform(0, min(longest, doubled))  # noqa: S311 - no secret
+
+    def tell(self, error: Exception) -> None:
+        """Have the last error tell of all attempts. No statement, and nothing of its values."""
+        for failure in self._failures:
+            error.add_note(f"run_in_transaction, {failure}")
+
+
+class Attempt:
+    """One attempt, and how far it has come."""
+
+    __slots__ = ("_ended", "_run", "_transaction", "_watch", "_worked")
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._transaction: SessionTransaction | None = None
+        self._watch: Watch | None = None
+        self._worked = self._ended = False
+
+    def begin(self, session: Session) -> None:
+        """Note the transaction that the work is done in."""
+        self._transaction = session.get_transaction() or session.begin()
+        if self._run.verify_commit != "off":
+            self._watch = Watch(session, self._run.verify_commit, self._run.left)
+
+    def end(self, session: Session) -> None:
+        """Note whether the work, which is over, has ended the transaction itself."""
+        self._ended = session.get_transaction() is not self._transaction
+
+    def awaitable(self, result: Awaitable[T]) -> Awaitable[T]:
+        """Return what the work of the async half has returned, which is to be awaited.
+
+        Raises:
+            TypeError: it cannot be.
+        """
+        if not isawaitable(result):
+            raise TypeError(_PLAIN_WORK)
+        return result
+
+    def accept(self, result: T) -> T:
+        """Note that the work has succeeded, and return its result.
+
+        Raises:
+            TypeError: it is a coroutine, which nobody would await.
+        """
+        if iscoroutine(result):
+            result.close()
+            raise TypeError(_ASYNC_WORK)
+        self._worked = True
+        return result
+
+    def close(self) -> None:
+        """Leave nothing behind on the session's connection."""
+        if self._watch is not None:
+            self._watch.close()
+
+    def judge(self, error: Exception) -> None:
+        """Decide whether the transaction is tried again: see ``Run.goes_on``.
+
+        Raises:
+            CommitUncertainError: it may have happened, and must not be repeated.
+        """
+        kind = kind_of(error)
+        verdict = self._verdict(error)
+        if isinstance(error, MarkersMissingError):
+            self._run.allow_another()
+            kind = "lost"
+        if verdict == "uncertain" and self._run.idempotent:
+            kind, verdict = kind or "lost", "repeat"
+        if verdict == "ended" and self._run.idempotent:
+            verdict = "repeat"
+        if verdict != "repeat" or (kind == "lock timeout" and not self._run.retry_lock_timeout):
+            kind = None
+        self._run.note(error, kind)
+        if verdict == "uncertain" and not isinstance(error, CommitUncertainError):
+            raise CommitUncertainError(_UNCERTAIN) from error
+
+    def _verdict(self, error: Exception) -> Literal["repeat", "uncertain", "ended", "over"]:
+        """Say whether the transaction did not happen, may have happened, or certainly is over."""
+        transaction = self._transaction
+        if isinstance(error, CommitUncertainError):
+            return "uncertain"
+        if transaction is None or (self._watch is not None and self._watch.rolled_back):
+            return "repeat"
+        if any(map(is_autocommit, of_transaction(transaction))):
+            return "ended"  # each statement that succeeded
+        cause, stage = _stage(error) if self._worked or self._ended else (error, "before")
+        if stage == "commit":
+            several = len(of_transaction(transaction)) > 1  # of which some may have committed
+            return "repeat" if is_answer(cause) and not several else "uncertain"
+        if stage == "before":
+            # In the midst of the work, another transaction's COMMIT may have been lost.
+            is_lost = is_of_commit(error) and not is_answer(error)
+            return "uncertain" if is_lost else "repeat"
+        return "over" if self._worked else "ended"
+
+
+def _is_count(given: object) -> bool:
+    return isinstance(given, int) and given >= 1
+
+
+def check_work(work: object) -> None:
+    """Refuse work for the sync half that is not for it.
+
+    Raises:
+        TypeError: it is a coroutine function, or no function.
+    """
+    if iscoroutinefunction(work):
+        raise TypeError(_ASYNC_WORK)
+    check_async_work(work)
+
+
+def check_async_work(work: object) -> None:
+    """Refuse what is no work. A plain function may return something to await: ``Attempt`` sees.
+
+    Raises:
+        TypeError: it is no function.
+    """
+    if not callable(work):
+        raise TypeError(f"work is a function that takes a session, not {type(work).__name__}")
+
+
+def _stage(
+    error: BaseException,
+) -> tuple[BaseException, Literal["before", "commit", "after"] | None]:
+    """Say where in its commit a transaction failed: by the error, or one that it came from."""
+    for link in _links(error):
+        stage = stage_of(link)
+        if stage is not None:
+            return link, stage
+    return error, None
+
+
+def _links(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        link = link.__context__

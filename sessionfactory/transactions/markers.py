@@ -32,7 +32,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from sessionfactory.engine.codes import kind_of
+from sessionfactory.engine.codes import codes_of, kind_of
 from sessionfactory.errors import SessionFactoryError
 from sessionfactory.transactions.questions import NothingWritten
 from sessionfactory.transactions.status import end_backend
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 NAME: Final = "sessionfactory_commit"
 KEPT: Final = 3600.0
 """Seconds after which a marker is deleted: long after anybody asks for it."""
+_MISSING: Final = frozenset({"42P01", 1146, "ORA-00942", "42S02"})
+"""The codes of databases for a table that is not there."""
 _CLEANING: Final = 1 / 1000
 """How many of the transactions with a marker delete the old ones."""
 _AS_IT_IS: Final[dict[str, Any]] = {"schema_translate_map": {}}
@@ -97,9 +99,9 @@ def prepare(connection: Connection) -> Question | None:
             connection.execute(delete(table).where(old), execution_options=_AS_IT_IS)
         return _mark(connection, table)
     except DBAPIError as error:
-        if kind_of(error) is not None:
+        if not _MISSING.intersection(codes_of(error)):
             raise
-        _create_missing(connection, table, error)
+        _create(connection, table, error)
         raise MarkersMissingError(
             f"The table {NAME} was missing, and is being created. The transaction was rolled back:"
             " do it again"
@@ -146,28 +148,24 @@ class Marker:
         return "rolled back", ""
 
 
-def _create_missing(connection: Connection, table: Table, error: DBAPIError) -> None:
-    """Create the table of markers; if it is there, raise the error again."""
+def _create(connection: Connection, table: Table, error: DBAPIError) -> None:
+    """Create the table of markers, for which there was an error; somebody else may be faster."""
     engine = connection.engine
     connection.invalidate(error)  # its transaction has failed, and its place may be the only one
     try:
         with engine.begin() as other:
-            exists = inspect(other).has_table(table.name, schema=table.schema)
-            if not exists:
-                table.create(other)
+            table.create(other, checkfirst=True)
     except DBAPIError as refused:
         if kind_of(refused) is not None:
             return  # the next attempt finds out
-        with engine.connect() as other:  # another one may have been faster
-            if not inspect(other).has_table(table.name, schema=table.schema):
-                error.add_note(
-                    f"The table {NAME} is missing, and could not be created"
-                    f" ({type(refused).__name__}): have a migration create it, by marker_table()"
-                )
-                raise error from refused
-    else:
-        if exists:
-            raise error
+        with engine.connect() as other:
+            if inspect(other).has_table(table.name, schema=table.schema):
+                return
+        error.add_note(
+            f"The table {NAME} is missing, and could not be created ({type(refused).__name__}):"
+            " have a migration create it, by marker_table()"
+        )
+        raise error from refused
 
 
 @lru_cache(maxsize=8)

@@ -12,15 +12,18 @@ from sqlalchemy import MetaData, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
+from examples.transfers.models import Base as Accounts
 from sessionfactory import (
     CommitUncertainError,
     DatabaseSettings,
+    PoolSettings,
     SqlAlchemySessionFactory,
     marker_table,
     run_in_transaction,
 )
 from sessionfactory.testing import FaultProxy
 from sessionfactory.transactions import markers, outcome, status
+from tests.transactions.histories import SOON, TABLE, move_money, write_through_crashes
 from tests.transactions.ways import HALVES, ONE, POSTGRESQL, Way
 
 if TYPE_CHECKING:
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from sessionfactory.testing import MariaDBServer, PostgresServer
     from sessionfactory.testing.proxy import Trigger, When
 
+SIX: Final = PoolSettings(size=6, max_overflow=0)
 PAY: Final = text("INSERT INTO paid VALUES (1)")
 ways = pytest.mark.parametrize("way", POSTGRESQL, ids=str)
 halves = pytest.mark.parametrize("way", HALVES, ids=str)
@@ -582,3 +586,31 @@ def test_sqlite_has_nothing_to_verify(verify_commit: str, tmp_path: Path) -> Non
     engine = create_engine(url)
     assert inspect(engine).get_table_names() == ["paid"]
     engine.dispose()
+
+
+@verifications
+def test_a_crash_under_writers(verify_commit: str, crashing: PostgresServer) -> None:
+    """Nothing is duplicated, nothing lost, and what is uncertain is named; markers know it all."""
+    crashing.execute(TABLE)
+    try:
+        with SqlAlchemySessionFactory(DatabaseSettings(crashing.url, pool=SIX)) as factory:
+            history = write_through_crashes(factory, crashing, 1, verify_commit=verify_commit)
+        assert history.faults(crashing) == ([], set(), set())
+        assert verify_commit == "status" or not history.uncertain
+    finally:
+        crashing.execute("DROP TABLE history")
+
+
+def test_books_are_exact_under_random_faults(proxy: FaultProxy, server: PostgresServer) -> None:
+    """Deadlocks, lost connections and lost commits: the sum is exact, and nothing is done twice."""
+    url = proxy.url.update_query_dict(SOON)
+    with SqlAlchemySessionFactory(DatabaseSettings(url, pool=SIX)) as factory:
+        Accounts.metadata.create_all(factory.engine)
+        try:
+            bank, done = move_money(factory, proxy, server, 100)
+            books = bank.books()
+        finally:
+            proxy.restore()
+            Accounts.metadata.drop_all(factory.engine)
+    assert books.total == 4 * 1000
+    assert books.references == dict.fromkeys(done, 1)

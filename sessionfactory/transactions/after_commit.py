@@ -65,20 +65,6 @@ def on_commit(session: Session | AsyncSession, callback: Callable[[], object]) -
     waiting.add(sync_session, callback)
 
 
-def run_for_lost_commit(session: Session) -> None:
-    """Run the callbacks of a COMMIT whose answer was lost, and that was found to have happened.
-
-    SQLAlchemy rolls back then, and no event tells of the commit.
-
-    Raises:
-        AfterCommitError: callbacks failed.
-    """
-    waiting = cast("_Waiting | None", vars(session).get(_WAITING))
-    if waiting is not None:
-        callbacks, waiting.dropped = waiting.dropped, []
-        _run(session, callbacks)
-
-
 @attrs.define(eq=False)
 class _Waiting:
     """The callbacks of a session's transaction, and what becomes of them.
@@ -87,8 +73,6 @@ class _Waiting:
     session that is used in it, or a listener that raises, leaves the session stuck.
     """
 
-    dropped: list[Callback] = attrs.field(factory=list["Callback"])
-    """Those of the last transaction, if it was not committed."""
     _callbacks: list[tuple[Callback, list[SessionTransaction]]] = attrs.field(
         factory=list[tuple["Callback", "list[SessionTransaction]"]]
     )
@@ -114,7 +98,6 @@ class _Waiting:
             return
         callbacks = [callback for callback, _ in self._callbacks]
         self._callbacks = []
-        self.dropped = [] if is_committed else callbacks
         if is_committed:
             _run(session, callbacks)
 

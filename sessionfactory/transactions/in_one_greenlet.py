@@ -9,6 +9,7 @@ from sessionfactory.engine.endings import about_to_commit
 from sessionfactory.engine.greenlets import AsyncSession, async_sessionmaker
 from sessionfactory.lasting import run_scope
 from sessionfactory.transactions.attempts import Attempt, Run, check_work
+from sessionfactory.transactions.options import SessionsWithOptions
 from sessionfactory.transactions.retrying_async import retry_async
 
 if TYPE_CHECKING:
@@ -82,6 +83,8 @@ async def _attempt(sessions: AsyncSessionFactory[A], work: Callable[[Session], T
 
 
 async def _scope(sessions: AsyncSessionFactory[A], block: Callable[[Session], T]) -> T:
+    if isinstance(sessions, SessionsWithOptions):
+        return await _scope(*sessions.without(block))
     if isinstance(sessions, async_sessionmaker):
         return await run_scope(sessions(), partial(_to_the_end, block))
     scope = sessions.begin()

@@ -33,6 +33,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from sessionfactory.engine.codes import codes_of, kind_of
+from sessionfactory.engine.readonly import is_read_only
 from sessionfactory.errors import SessionFactoryError
 from sessionfactory.transactions.questions import NothingWritten
 from sessionfactory.transactions.status import end_backend
@@ -92,6 +93,8 @@ def prepare(connection: Connection) -> Question | None:
     """
     if connection.dialect.name == "sqlite":
         return None
+    if is_read_only(connection):
+        return NothingWritten()
     table = _table(connection.dialect.default_schema_name)
     try:
         if random.random() < _CLEANING:  # noqa: S311 - no secret

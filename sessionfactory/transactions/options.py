@@ -18,7 +18,7 @@ from sessionfactory.engine.views import view_of
 from sessionfactory.errors import SessionFactoryError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
     from sqlalchemy.orm import SessionTransaction
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound=Session)
 A = TypeVar("A", bound=AsyncSession)
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 @overload
@@ -127,6 +128,12 @@ class SessionsWithOptions(Generic[T]):
     def and_also(self, options: TransactionOptions) -> SessionsWithOptions[T]:
         """Return a view of the same factory with more options."""
         return SessionsWithOptions(self._sessions, self._options.and_also(options))
+
+    def without(
+        self, block: Callable[[Session], R]
+    ) -> tuple[AsyncSessionFactory, Callable[[Session], R]]:
+        """Return the factory that this is a view of, and a block that sees to the options."""
+        return self._sessions, lambda session: block(_give(session, self._options))
 
     def __call__(self) -> T:
         """Return a new session; the caller closes it."""

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from sqlalchemy import insert
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import IntegrityError
 
 from sessionfactory import AfterCommitError, ClosedError, SessionSettings, on_commit
-from sessionfactory.testing import FaultProxy, capturing_callbacks
-from sessionfactory.transactions.after_commit import run_for_lost_commit
+from sessionfactory.testing import capturing_callbacks
 from tests.contract.awaited import sync_of
 from tests.contract.halves import SyncHalf
 from tests.contract.places import FILES, ROOMY, Place, Row, ids, on
@@ -260,41 +259,6 @@ async def test_a_session_of_one_owner(place: Place) -> None:
         after(place, session, write)
         after(place, session, session.close)
     assert log == [[1]]
-
-
-@on("sync psycopg", "async psycopg", "sync psycopg2", "async asyncpg")
-async def test_lost_commit(place: Place) -> None:
-    """After a COMMIT whose answer was lost nothing runs, until it was found to have happened."""
-    log: list[int] = []
-    with FaultProxy(place.url) as proxy:
-        through = Place(place.half, proxy.url)
-        async with place.factory(), through.factory() as sessions, sessions() as session:
-            session.add(Row(id=1))
-            await session.flush()
-            on_commit(sync_of(session), lambda: log.append(1))
-            with pytest.raises(KeyError):
-                async with session.begin_nested():
-                    on_commit(sync_of(session), lambda: log.append(2))
-                    raise KeyError
-            with proxy.cut("after", "COMMIT"), pytest.raises(DBAPIError):
-                await session.commit()
-            await session.rollback()
-            assert log == []
-            await session.run_sync(run_for_lost_commit)
-            await session.run_sync(run_for_lost_commit)
-            assert log == [1]
-
-
-@on(*FILES)
-async def test_no_lost_commit(place: Place) -> None:
-    """Where nothing was to run, or has run, there is nothing to make up for."""
-    log: list[int] = []
-    async with place.factory() as sessions, sessions() as session:
-        await session.run_sync(run_for_lost_commit)
-        on_commit(sync_of(session), lambda: log.append(1))
-        await session.commit()
-        await session.run_sync(run_for_lost_commit)
-    assert log == [1]
 
 
 @on("sync rollback", "async rollback")

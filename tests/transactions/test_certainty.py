@@ -14,11 +14,13 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sess
 
 from examples.transfers.models import Base as Accounts
 from sessionfactory import (
+    AfterCommitError,
     CommitUncertainError,
     DatabaseSettings,
     PoolSettings,
     SqlAlchemySessionFactory,
     marker_table,
+    on_commit,
     run_in_transaction,
 )
 from sessionfactory.testing import FaultProxy
@@ -156,6 +158,95 @@ def test_what_was_found_out_looks_like_any_commit(verify_commit: Any, proxy: Fau
             assert session.get(Paid, 7) is not None
         assert factory.status().in_use == 0
     assert heard == ["committed"]
+
+
+@ways
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_what_was_to_follow_the_commit_follows_it(way: Way, when: When, proxy: FaultProxy) -> None:
+    """Callbacks of ``on_commit`` run once, whether its answer came or was found out."""
+    calls: list[int] = []
+    told: list[int] = []
+
+    def work(session: Session) -> None:
+        calls.append(1)
+        number = len(calls)
+        on_commit(session, lambda: told.append(number))
+        session.execute(PAY)
+        if number == 1:
+            proxy.cut(when, "COMMIT")
+
+    way.run(proxy.url, work, verify_commit="status")
+
+    assert told == [len(calls)]
+
+
+@halves
+def test_what_fails_after_the_commit_is_not_repeated(way: Way, server: PostgresServer) -> None:
+    """A callback that fails, be it in a conflict, leaves the transaction committed."""
+    calls: list[int] = []
+    other = create_engine(server.url)
+
+    def fail() -> None:
+        with other.begin() as connection:
+            connection.exec_driver_sql(
+                "DO $$ BEGIN RAISE EXCEPTION 'told to' USING ERRCODE = '40001'; END $$"
+            )
+
+    def work(session: Session) -> None:
+        calls.append(1)
+        session.execute(PAY)
+        on_commit(session, fail)
+
+    try:
+        with pytest.raises(AfterCommitError):
+            way.run(server.url, work, verify_commit="marker")
+    finally:
+        other.dispose()
+    assert (len(calls), rows(server)) == (1, 1)
+
+
+OPTIONS: Final[list[dict[str, Any]]] = [
+    {"isolation_level": "SERIALIZABLE"},
+    {"local": {"app.tenant": "7"}, "statement_timeout": 5.0, "lock_timeout": 2.0},
+    {"schema_translate_map": {"elsewhere": "public"}},
+]
+
+
+@verifications
+@halves
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: next(iter(options)))
+def test_views_with_options_are_certain(
+    options: dict[str, Any],
+    way: Way,
+    verify_commit: str,
+    proxy: FaultProxy,
+    server: PostgresServer,
+) -> None:
+    """A view's transactions are as certain as those of its factory."""
+    calls: list[int] = []
+
+    def work(session: Session) -> Any:
+        calls.append(1)
+        session.execute(PAY)
+        if len(calls) == 1:
+            proxy.cut("after", "COMMIT")
+        return session.scalar(text("SELECT current_setting('app.tenant', true)"))
+
+    found = way.run(proxy.url, work, view=options, verify_commit=verify_commit)
+
+    assert (found or None) == options.get("local", {}).get("app.tenant")
+    assert (len(calls), rows(server)) == (1, 1)
+
+
+@verifications
+def test_read_only_views_write_no_marker(verify_commit: str, server: PostgresServer) -> None:
+    """A transaction that cannot write needs no marker, and is not kept from its end."""
+
+    def work(session: Session) -> Any:
+        return session.scalar(text("SELECT count(*) FROM paid"))
+
+    view = {"read_only": True}
+    assert Way("psycopg").run(server.url, work, view=view, verify_commit=verify_commit) == 0
 
 
 @verifications

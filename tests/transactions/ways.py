@@ -18,6 +18,7 @@ from sessionfactory import (
     run_in_transaction,
     run_in_transaction_async,
     run_sync_in_transaction,
+    with_options,
 )
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Way:
         return " ".join((self.driver, self.half, *(("plain",) if self.plain else ())))
 
     def run(self, url: str | URL, work: Callable[[Session], T], **options: Any) -> T:
-        """Do some work with a factory of its own."""
+        """Do some work with a factory of its own; ``view`` has options of ``with_options``."""
         url = make_url(url)
         url = url.set(drivername=f"{url.get_backend_name()}+{self.driver}")
         if self.half == "sync":
@@ -56,11 +57,11 @@ class Way:
     def _run(self, url: URL, work: Callable[[Session], T], options: dict[str, Any]) -> T:
         if not self.plain:
             with SqlAlchemySessionFactory(DatabaseSettings(url, pool=ONE)) as factory:
-                return run_in_transaction(factory, work, **options)
+                return run_in_transaction(_view(factory, options), work, **options)
         engine = create_engine(url, pool_size=1, max_overflow=0)
         sessions: SessionFactory = sessionmaker(engine, expire_on_commit=False)
         try:
-            return run_in_transaction(sessions, work, **options)
+            return run_in_transaction(_view(sessions, options), work, **options)
         finally:
             engine.dispose()
 
@@ -80,6 +81,8 @@ class Way:
     async def _within(
         self, sessions: AsyncSessionFactory, work: Callable[[Session], T], options: dict[str, Any]
     ) -> T:
+        if "view" in options:
+            sessions = with_options(sessions, **options.pop("view"))
         if self.half == "greenlet":
             return await run_sync_in_transaction(sessions, work, **options)
 
@@ -87,6 +90,10 @@ class Way:
             return await session.run_sync(work)
 
         return await run_in_transaction_async(sessions, awaited, **options)
+
+
+def _view(sessions: SessionFactory, options: dict[str, Any]) -> SessionFactory:
+    return with_options(sessions, **options.pop("view")) if "view" in options else sessions
 
 
 POSTGRESQL: Final = (

@@ -23,6 +23,7 @@ from benchmarks import (
     round_trips,
     session_costs,
     sqlite_concurrency,
+    transactions,
 )
 from benchmarks.charts import chart
 from benchmarks.report import render, summary
@@ -76,6 +77,10 @@ BENCHMARKS: Final = {
     "reading": Benchmark(
         partial(reading.measure, reading.FULL),
         partial(reading.measure, reading.QUICK),
+    ),
+    "transactions": Benchmark(
+        partial(transactions.measure, transactions.FULL),
+        partial(transactions.measure, transactions.QUICK),
     ),
     "sqlite_concurrency": Benchmark(
         partial(sqlite_concurrency.measure, sqlite_concurrency.FULL),

@@ -40,6 +40,7 @@ class TestCommand:
             "round_trips",
             "one_statement",
             "reading",
+            "transactions",
             "sqlite_concurrency",
             "isolation",
             "import_time",

@@ -25,6 +25,7 @@ from benchmarks import (
     servers,
     session_costs,
     sqlite_concurrency,
+    transactions,
 )
 from benchmarks.figures import (
     Target,
@@ -210,6 +211,21 @@ class TestTables:
         for driver in ("psycopg", "asyncpg"):
             assert counted[driver][f"{OURS}, AUTOCOMMIT view"] == 1
         assert set(counted) == {"psycopg", "psycopg2", "asyncpg"}
+
+    @pytest.mark.usefixtures("socket")
+    def test_transactions(self) -> None:
+        """It is compared with begin() where nobody collides, and with haste where all do."""
+        plan = transactions.Plan(rounds=1, passes=1, number=1, storms=1, threads=3, turns=2)
+        found = transactions.measure(plan)
+        reading, writing, awaiting, colliding = found.groups
+        assert [line.name for line in reading.rows] == ["begin()", "run_in_transaction"]
+        assert [line.name for line in writing.rows][2:] == [
+            'run_in_transaction, verify_commit="status"',
+            'run_in_transaction, verify_commit="marker"',
+        ]
+        assert awaiting.rows[1].name == "run_sync_in_transaction"
+        assert colliding.title == "6 transactions on one hot row"
+        assert [count.value for count in colliding.counts] == [0, 0]
 
     @pytest.mark.usefixtures("socket")
     def test_one_statement(self) -> None:

@@ -6,11 +6,13 @@ listeners to events would cost each transaction more than its own bookkeeping do
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
+
+Stage: TypeAlias = Literal["before", "commit", "after"]
 
 _SESSION: Final = "sqlalchemy.orm.session"
 _BOOKKEEPING: Final = frozenset({_SESSION, "sqlalchemy.orm.state_changes", "sessionfactory.shared"})
@@ -19,7 +21,7 @@ _BOOKKEEPING: Final = frozenset({_SESSION, "sqlalchemy.orm.state_changes", "sess
 _PREPARING: Final = "_prepare_impl"
 
 
-def stage_of(error: BaseException) -> Literal["before", "commit", "after"] | None:
+def stage_of(error: BaseException) -> Stage | None:
     """Say where in the commit of a session an error arose; ``None`` if it was in none.
 
     Returns:

@@ -6,6 +6,7 @@ Written once for both halves, which differ in how they wait.
 from __future__ import annotations
 
 import random
+import sys
 import time
 from inspect import isawaitable, iscoroutine, iscoroutinefunction
 from math import isfinite
@@ -13,13 +14,13 @@ from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from sessionfactory.engine.codes import Kind, codes_of, is_answer, kind_of
 from sessionfactory.engine.connections import is_autocommit, of_transaction
-from sessionfactory.engine.stages import is_of_commit, stage_of
+from sessionfactory.engine.stages import Stage, is_of_commit, stage_of
 from sessionfactory.errors import CommitUncertainError
 from sessionfactory.transactions.markers import MarkersMissingError
 from sessionfactory.transactions.outcome import VERIFICATIONS, Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterator
+    from collections.abc import Awaitable
 
     from sqlalchemy.orm import Session, SessionTransaction
 
@@ -148,13 +149,14 @@ class Run:
 class Attempt:
     """One attempt, and how far it has come."""
 
-    __slots__ = ("_ended", "_run", "_transaction", "_watch", "_worked")
+    __slots__ = ("_before", "_ended", "_run", "_transaction", "_watch", "_worked")
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._transaction: SessionTransaction | None = None
         self._watch: Watch | None = None
         self._worked = self._ended = False
+        self._before = sys.exception()  # which the caller handles, and is the context of all others
 
     def begin(self, session: Session) -> None:
         """Note the transaction that the work is done in."""
@@ -223,7 +225,7 @@ class Attempt:
             return "repeat"
         if any(map(is_autocommit, of_transaction(transaction))):
             return "ended"  # each statement that succeeded
-        cause, stage = _stage(error) if self._worked or self._ended else (error, "before")
+        cause, stage = self._stage(error) if self._worked or self._ended else (error, "before")
         if stage == "commit":
             several = len(of_transaction(transaction)) > 1  # of which some may have committed
             return "repeat" if is_answer(cause) and not several else "uncertain"
@@ -232,6 +234,18 @@ class Attempt:
             is_lost = is_of_commit(error) and not is_answer(error)
             return "uncertain" if is_lost else "repeat"
         return "over" if self._worked else "ended"
+
+    def _stage(self, error: BaseException) -> tuple[BaseException, Stage | None]:
+        """Say where in its commit a transaction failed: by the error, or one that it came from."""
+        seen = {id(self._before)}
+        link: BaseException | None = error
+        while link is not None and id(link) not in seen:
+            seen.add(id(link))
+            stage = stage_of(link)
+            if stage is not None:
+                return link, stage
+            link = link.__context__
+        return error, None
 
 
 def _is_count(given: object) -> bool:
@@ -257,23 +271,3 @@ def check_async_work(work: object) -> None:
     """
     if not callable(work):
         raise TypeError(f"work is a function that takes a session, not {type(work).__name__}")
-
-
-def _stage(
-    error: BaseException,
-) -> tuple[BaseException, Literal["before", "commit", "after"] | None]:
-    """Say where in its commit a transaction failed: by the error, or one that it came from."""
-    for link in _links(error):
-        stage = stage_of(link)
-        if stage is not None:
-            return link, stage
-    return error, None
-
-
-def _links(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    link: BaseException | None = error
-    while link is not None and id(link) not in seen:
-        seen.add(id(link))
-        yield link
-        link = link.__context__

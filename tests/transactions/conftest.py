@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy import MetaData, create_engine
 
+from sessionfactory import DatabaseSettings, SqlAlchemySessionFactory, marker_table
 from sessionfactory.testing import FaultProxy
 
 if TYPE_CHECKING:
@@ -38,3 +40,24 @@ def proxy(server: PostgresServer, proxies: FaultProxy) -> Generator[FaultProxy]:
     """A proxy before PostgreSQL."""
     yield proxies
     proxies.restore()
+
+
+@pytest.fixture
+def factory(server: PostgresServer) -> Generator[SqlAlchemySessionFactory]:
+    """A factory on PostgreSQL."""
+    with SqlAlchemySessionFactory(DatabaseSettings(server.url)) as made:
+        yield made
+
+
+@pytest.fixture
+def markers(request: pytest.FixtureRequest) -> Generator[None]:
+    """The table of markers, as a migration makes it, where the test has PostgreSQL."""
+    if "server" not in request.fixturenames:
+        yield
+        return
+    engine = create_engine(request.getfixturevalue("server").url)
+    table = marker_table(MetaData())
+    table.create(engine, checkfirst=True)
+    yield
+    table.drop(engine, checkfirst=True)
+    engine.dispose()

@@ -217,7 +217,7 @@ class TestTables:
         """It is compared with begin() where nobody collides, and with haste where all do."""
         plan = transactions.Plan(rounds=1, passes=1, number=1, storms=1, threads=3, turns=2)
         found = transactions.measure(plan)
-        reading, writing, awaiting, colliding = found.groups
+        reading, writing, awaiting, colliding, burning = found.groups
         assert [line.name for line in reading.rows] == ["begin()", "run_in_transaction"]
         assert [line.name for line in writing.rows][2:] == [
             'run_in_transaction, verify_commit="status"',
@@ -226,6 +226,7 @@ class TestTables:
         assert awaiting.rows[1].name == "run_sync_in_transaction"
         assert colliding.title == "6 transactions on one hot row"
         assert [count.value for count in colliding.counts] == [0, 0]
+        assert burning.title == "6 transactions on one hot row, processor"
 
     @pytest.mark.usefixtures("socket")
     def test_one_statement(self) -> None:

@@ -34,10 +34,11 @@ _WORDS: Final[dict[Kind, str]] = {
     "lost": "its connection was lost",
     "away": "the server could not be reached",
 }
-_BACKOFFS: Final[dict[Kind, tuple[float, float]]] = {"away": (0.1, 5.0)}
+_LONGEST: Final = 5.0
+_BACKOFFS: Final[dict[Kind, tuple[float, float]]] = {"away": (0.05, _LONGEST)}
 _BACKOFF: Final = (0.005, 0.5)
-"""Seconds before the second attempt, and before any: at most, for the wait is any time below
-("full jitter"). Conflicts are over soon, and a server that restarts takes its time."""
+"""Seconds that are doubled before each attempt, and the longest time before any; the wait is any
+time below ("full jitter"). Conflicts are over soon, and a server that restarts takes its time."""
 
 _ASYNC_WORK: Final = (
     "run_in_transaction and run_sync_in_transaction take a plain function; a coroutine function is"
@@ -126,7 +127,7 @@ class Run:
         if error is not None:
             raise error
 
-    def note(self, error: Exception, kind: Kind | None) -> None:
+    def note(self, error: Exception, kind: Kind | None, took: float) -> None:
         """Remember why an attempt failed, and how long to wait; ``None``: it is not repeated."""
         self.failed = None if self._failures else error
         codes = ", ".join(map(str, codes_of(error)))
@@ -136,8 +137,10 @@ class Run:
         self._failures.append(f"{told} ({codes})" if codes else told)
         self._wait = None
         if kind is not None:
-            first, longest = _BACKOFFS.get(kind, _BACKOFF)
-            doubled = first * 2.0 ** min(len(self._failures) - 1, 30)
+            shortest, longest = _BACKOFFS.get(kind, _BACKOFF)
+            # Who waits for less than a transaction takes meets the same one again.
+            doubled = max(shortest, took) * 2.0 ** min(len(self._failures), 30)
+            longest = max(longest, min(10 * took, _LONGEST))
             self._wait = random.uniform(0, min(longest, doubled))  # noqa: S311 - no secret
 
     def tell(self, error: Exception) -> None:
@@ -149,12 +152,13 @@ class Run:
 class Attempt:
     """One attempt, and how far it has come."""
 
-    __slots__ = ("_before", "_ended", "_run", "_transaction", "_watch", "_worked")
+    __slots__ = ("_before", "_began", "_ended", "_run", "_transaction", "_watch", "_worked")
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._transaction: SessionTransaction | None = None
         self._watch: Watch | None = None
+        self._began = time.monotonic()
         self._worked = self._ended = False
         self._before = sys.exception()  # which the caller handles, and is the context of all others
 
@@ -212,7 +216,7 @@ class Attempt:
             verdict = "repeat"
         if verdict != "repeat" or (kind == "lock timeout" and not self._run.retry_lock_timeout):
             kind = None
-        self._run.note(error, kind)
+        self._run.note(error, kind, time.monotonic() - self._began)
         if verdict == "uncertain" and not isinstance(error, CommitUncertainError):
             raise CommitUncertainError(_UNCERTAIN) from error
 

@@ -37,8 +37,9 @@ def run_in_transaction(  # noqa: PLR0913 - named, and each with a default
     nothing that a rollback does not undo, and leave the transaction's end to this function; what
     is to follow a commit is for ``on_commit``. What may have been committed is never repeated.
 
-    Between two attempts is a random time, by stamina: at most 5 ms before the second, twice that
-    before the third, and so on to 0.5 s; while the server cannot be reached, from 0.1 s to 5 s.
+    Between two attempts is a random time, by stamina: at most 10 ms before the second, or twice as
+    long as the first one took; each time doubled, up to 0.5 s, or ten times as long as one takes,
+    but 5 s. While the server cannot be reached, that is from 0.1 s to 5 s.
 
     Args:
         sessions: any factory, ``sessionmaker`` included; each attempt is a ``sessions.begin()``.

@@ -18,6 +18,7 @@ from benchmarks import (
     isolation,
     one_statement,
     open_close,
+    pipelining,
     pytest_plugin,
     reading,
     round_trips,
@@ -81,6 +82,10 @@ BENCHMARKS: Final = {
     "transactions": Benchmark(
         partial(transactions.measure, transactions.FULL),
         partial(transactions.measure, transactions.QUICK),
+    ),
+    "pipelining": Benchmark(
+        partial(pipelining.measure, pipelining.FULL),
+        partial(pipelining.measure, pipelining.QUICK),
     ),
     "sqlite_concurrency": Benchmark(
         partial(sqlite_concurrency.measure, sqlite_concurrency.FULL),

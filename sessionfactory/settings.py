@@ -175,7 +175,9 @@ class DatabaseSettings:
             transaction open (PostgreSQL, MariaDB).
         tls: ``"driver"`` (the driver's own default), ``"require"`` or ``"verify"``.
         echo: log every statement, as ``create_engine(echo=True)``.
-        pipeline: fewer round trips on psycopg.
+        pipeline: fewer round trips on psycopg 3: a transaction's BEGIN travels with its first
+            statement, and nobody waits for the answer to the end of a transaction that only read.
+            Refused on every other driver.
         replicas: URLs of read replicas; a replica has its primary's password.
         pool: the pool.
         session: the sessions.

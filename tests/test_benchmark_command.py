@@ -41,6 +41,7 @@ class TestCommand:
             "one_statement",
             "reading",
             "transactions",
+            "pipelining",
             "sqlite_concurrency",
             "isolation",
             "import_time",

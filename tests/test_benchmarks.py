@@ -19,6 +19,7 @@ from benchmarks import (
     one_statement,
     open_close,
     peers,
+    pipelining,
     pytest_plugin,
     reading,
     round_trips,
@@ -246,6 +247,27 @@ class TestTables:
         targets = [group.rows[4].target for group in found.groups]
         assert targets == [None, Target(">=", 2.7), None, Target(">=", 3.3)]
         assert found.notes[-1].startswith("Round trips as measured, in ms: Unix socket: ")
+
+    @pytest.mark.usefixtures("socket")
+    def test_pipelining(self) -> None:
+        """Writes and reads of both halves are measured near and far, and their trips counted."""
+        plan = pipelining.Plan(rounds=1, window=0.001, latencies=(0.0005,))
+        found = pipelining.measure(plan)
+        assert [group.title for group in found.groups][:3] == [
+            "write, psycopg, Unix socket",
+            "read, psycopg, Unix socket",
+            "write, async psycopg, Unix socket",
+        ]
+        assert [group.title for group in found.groups][-2:] == [
+            "a read of six tables, psycopg, Unix socket",
+            "awaited round trips",
+        ]
+        far = {group.title: group.rows[3].target for group in found.groups[4:6]}
+        assert far == {
+            "write, psycopg, 0.5 ms round trip": Target(">=", 1.5),
+            "read, psycopg, 0.5 ms round trip": Target(">=", 2.2),
+        }
+        assert [count.value for count in found.groups[-1].counts] == [2, 2, 1]
 
     @pytest.mark.usefixtures("socket")
     def test_contention(self) -> None:

@@ -28,6 +28,7 @@ PROJECT: Final[dict[str, Any]] = tomllib.loads((ROOT / "pyproject.toml").read_te
 # Which modules may import what an extra installs.
 EXTRAS: Final = {
     "cli": "sessionfactory/cli.py",
+    "postgres": "sessionfactory/engine/*",
     "pytest": "sessionfactory/*pytest_*.py",
     "testing": "sessionfactory/testing/*.py",
 }

@@ -218,6 +218,8 @@ def listener(connection: DBAPIConnection) -> Callable[[], bool]:
         return lambda: False
     poll = select.poll()
     poll.register(descriptor, select.POLLIN | select.POLLPRI)
+    if hasattr(driver, "read_end"):  # PipelinedConnection: this may be the answer that it left
+        return lambda: bool(poll.poll(0)) and (not driver.read_end() or bool(poll.poll(0)))
     # asyncpg reads as soon as something comes, and then closes the socket itself.
     is_closed: Callable[[], bool] | None = getattr(driver, "is_closed", None)
     if is_closed is None:

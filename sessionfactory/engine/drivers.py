@@ -101,7 +101,6 @@ def refuse_unsupported(settings: DatabaseSettings) -> None:
         SettingsError: each setting whose value has no effect yet.
     """
     asked = {
-        "pipeline": settings.pipeline,
         "replicas": bool(settings.replicas),
     }
     faults = [

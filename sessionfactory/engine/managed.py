@@ -19,6 +19,7 @@ from sessionfactory.engine import (
     limits,
     liveness,
     overdue,
+    pipelining,
     poolers,
     sqlite,
     state,
@@ -91,6 +92,7 @@ class ManagedEngine:
         drivers.refuse_unsupported(settings)
         if settings.pool.reset == "state":
             state.refuse_other_databases(self._url)
+        pipelining.refuse_unsupported(settings, self._url)
         credentials.refuse_coroutine(settings, is_async=is_async)
         self._options = _engine_options(settings, self._url, is_async=is_async)
         self._engine: Engine | None = None
@@ -223,6 +225,7 @@ class ManagedEngine:
             engine.pool.replace = self._replace
         self.ledger.keep(engine.pool)
         drivers.speak_asyncpg(engine)
+        pipelining.install(engine, self.settings)
         credentials.hand_over(engine, self.settings, self._waiting)
         poolers.recognise(engine, self.settings, self._waiting)
         event.listen(engine, "handle_error", unwrap, retval=True)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import TextClause
 
+    from sessionfactory import AsyncSessionFactory, SessionFactory
+
 DRIVERS: Final = ("psycopg", "psycopg2", "asyncpg", "psycopg_async")
 _WORKERS: Final = 8
 
@@ -47,9 +49,13 @@ class Answers(Counter[str]):
             self["right" if answer == [right] else "wrong"] += 1
 
 
-def values(url: str, driver: str, queries: int) -> Answers:
-    """Ask so many queries, each in a transaction, eight at once; count the answers."""
-    settings = DatabaseSettings(url, pool=PoolSettings(size=_WORKERS, max_overflow=0))
+def values(url: str, driver: str, queries: int, *, pipeline: bool = False) -> Answers:
+    """Ask so many queries, each in a transaction, eight at once; count the answers.
+
+    Every other one is asked of a reader.
+    """
+    pool = PoolSettings(size=_WORKERS, max_overflow=0)
+    settings = DatabaseSettings(url, pipeline=pipeline, pool=pool)
     if driver in {"psycopg", "psycopg2"}:
         return _in_threads(settings, range(queries // _WORKERS))
     return asyncio.run(_in_tasks(settings, range(queries // _WORKERS)))
@@ -60,8 +66,10 @@ def _in_threads(settings: DatabaseSettings, asked: range) -> Answers:
     with SqlAlchemySessionFactory(settings) as factory, ThreadPoolExecutor(_WORKERS) as threads:
 
         def work(worker: int) -> None:
+            sessions: SessionFactory
             for value in asked:
-                with answers.judging(value + worker % 4) as told, factory.begin() as session:
+                sessions = factory.reader if value % 2 else factory
+                with answers.judging(value + worker % 4) as told, sessions.begin() as session:
                     told.append(session.scalar(_statement(worker), {"value": value}))
 
         list(threads.map(work, range(_WORKERS)))
@@ -73,9 +81,11 @@ async def _in_tasks(settings: DatabaseSettings, asked: range) -> Answers:
     async with AsyncSqlAlchemySessionFactory(settings) as factory:
 
         async def work(worker: int) -> None:
+            sessions: AsyncSessionFactory
             for value in asked:
+                sessions = factory.reader if value % 2 else factory
                 with answers.judging(value + worker % 4) as told:
-                    async with factory.begin() as session:
+                    async with sessions.begin() as session:
                         told.append(await session.scalar(_statement(worker), {"value": value}))
 
         await asyncio.gather(*(work(worker) for worker in range(_WORKERS)))

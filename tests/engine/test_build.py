@@ -26,12 +26,11 @@ def test_what_this_release_cannot_do_is_refused() -> None:
     """Settings without an effect yet are refused, all of them at once, and never ignored."""
     settings = DatabaseSettings(
         "postgresql://app@db/app",
-        pipeline=True,
         replicas=["postgresql://app@replica/app"],
     )
     with pytest.raises(SettingsError, match="this release does not support this value") as caught:
         SqlAlchemySessionFactory(settings)
-    assert [fault.path for fault in caught.value.faults] == ["pipeline", "replicas"]
+    assert [fault.path for fault in caught.value.faults] == ["replicas"]
 
 
 def test_driver_argument_that_a_setting_covers() -> None:

@@ -43,6 +43,13 @@ def test_every_value_is_right(driver: str, pooler: PgBouncer) -> None:
     assert values(pooler.url_for(driver.removesuffix("_async")), driver, 400) == {"right": 400}
 
 
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg_async"])
+def test_every_value_is_right_in_a_pipeline(driver: str, pooler: PgBouncer) -> None:
+    """BEGIN that travels, and ends that are not awaited, pass through a pooler in one piece."""
+    found = values(pooler.url_for(), driver, 400, pipeline=True)
+    assert found == {"right": 400}
+
+
 def driver_connection(factory: SqlAlchemySessionFactory) -> Any:
     with factory() as session:
         return session.connection().connection.driver_connection

@@ -12,6 +12,7 @@ from typing_extensions import TypeVar
 
 from sessionfactory.engine.greenlets import AsyncEngine, AsyncSession
 from sessionfactory.engine.managed import ManagedEngine
+from sessionfactory.engine.places import note_opening
 from sessionfactory.errors import ClosedError, Fault, SettingsError
 from sessionfactory.lasting import end_session, lasting, overrides_close, run_scope
 from sessionfactory.settings import DatabaseSettings
@@ -264,10 +265,13 @@ class AsyncSqlAlchemySessionFactory(Generic[A]):
             raise
 
     def _opener(self, bind: Engine) -> Callable[[], A]:
-        session = self.settings.session
-        return partial(
-            self._lasting,
-            AsyncEngine(bind),
-            autoflush=session.autoflush,
-            expire_on_commit=session.expire_on_commit,
-        )
+        wanted = self.settings.session
+        session_class, engine = self._lasting, AsyncEngine(bind)
+        autoflush, expire_on_commit = wanted.autoflush, wanted.expire_on_commit
+
+        def open_session() -> A:
+            session = session_class(engine, autoflush=autoflush, expire_on_commit=expire_on_commit)
+            note_opening(session.sync_session)
+            return session
+
+        return open_session

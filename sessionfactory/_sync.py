@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from functools import partial
 from typing import TYPE_CHECKING, Generic, Never, Self
 
 import attrs
@@ -11,6 +10,7 @@ from sqlalchemy.orm import Session
 from typing_extensions import TypeVar
 
 from sessionfactory.engine.managed import ManagedEngine
+from sessionfactory.engine.places import note_opening
 from sessionfactory.errors import ClosedError, Fault, SettingsError
 from sessionfactory.settings import DatabaseSettings
 from sessionfactory.shared import guarded
@@ -224,10 +224,13 @@ class SqlAlchemySessionFactory(Generic[S]):
             raise
 
     def _opener(self, bind: Engine) -> Callable[[], S]:
-        session = self.settings.session
-        return partial(
-            guarded(self.session_class, session.owner),
-            bind,
-            autoflush=session.autoflush,
-            expire_on_commit=session.expire_on_commit,
-        )
+        wanted = self.settings.session
+        session_class = guarded(self.session_class, wanted.owner)
+        autoflush, expire_on_commit = wanted.autoflush, wanted.expire_on_commit
+
+        def open_session() -> S:
+            session = session_class(bind, autoflush=autoflush, expire_on_commit=expire_on_commit)
+            note_opening(session)
+            return session
+
+        return open_session

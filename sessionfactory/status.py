@@ -13,7 +13,11 @@ class Holder:
     """Somebody who has a connection out of the pool."""
 
     where: str
-    """The line of the user's code that took it: ``app/service.py:42 in register``."""
+    """The line of the user's code that took it: ``app/service.py:42 in register``.
+
+    Where a session took it, the line that opened the session comes first:
+    ``app/deps.py:10 in get_session, first used at app/service.py:42 in register``.
+    """
     owner: str
     """The thread, or the asyncio task, that took it."""
     held: float

@@ -635,3 +635,51 @@ def test_patches_of_session_are_seen(
         session.close()
 
     assert seen == [call]
+
+
+def test_close_of_a_session_that_holds_something(items: SqlAlchemySessionFactory) -> None:
+    """Whatever a session holds, it has let go of when it is closed."""
+    with items() as session:
+        session.add(item := Item(id=1))
+    assert item not in session
+    with items.begin() as session:
+        session.add(item)
+        session.close()
+    assert item not in session
+    with items.begin() as session:
+        session.add(item)
+    with items() as session:
+        loaded = session.get_one(Item, 1)
+        session.rollback()
+        session.delete(loaded)
+        assert list(session.deleted) == [loaded]
+    assert (loaded in session, list(session.deleted)) == (False, [])
+
+
+def test_close_of_a_session_that_cannot_be_used_again(url: str) -> None:
+    """A session that holds nothing is closed for good, where its class wants that."""
+
+    class Once(Session):
+        def __init__(self, *arguments: Any, **keywords: Any) -> None:
+            super().__init__(*arguments, close_resets_only=False, **keywords)
+
+    with SqlAlchemySessionFactory(DatabaseSettings(url), session_class=Once) as factory:
+        session = factory()
+        session.close()
+        with pytest.raises(InvalidRequestError, match="closed"):
+            session.execute(ONE)
+
+
+def test_close_calls_what_a_class_overrides(url: str) -> None:
+    """A class that wants to hear of every ``expunge_all()`` does."""
+    heard: list[Session] = []
+
+    class Hearing(Session):
+        def expunge_all(self) -> None:
+            heard.append(self)
+            super().expunge_all()
+
+    with SqlAlchemySessionFactory(DatabaseSettings(url), session_class=Hearing) as factory:
+        session = factory()
+        session.close()
+        assert heard == [session]

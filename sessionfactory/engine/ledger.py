@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 import time
 import weakref
@@ -24,10 +25,14 @@ from sessionfactory.status import Holder, PoolStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
-    from types import CodeType
 
     from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.orm import Session
     from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
+
+    from sessionfactory.engine.places import Place
+
+_log = logging.getLogger("sessionfactory")
 
 
 @attrs.define(eq=False)
@@ -39,8 +44,11 @@ class Hold:
     since: float
     thread: threading.Thread
     task: asyncio.Task[object] | None
-    code: CodeType | None
-    instruction: int
+    used: Place | None = None
+    """Where it was taken, which is where its session was first used."""
+    session: weakref.ref[Session] | None = None
+    opened: Place | None = None
+    """Where its session was opened."""
 
     @property
     def holder(self) -> Holder:
@@ -49,7 +57,9 @@ class Hold:
         return Holder(self._where(), owner, time.monotonic() - self.since)
 
     def _where(self) -> str:
-        return "unknown" if self.code is None else places.describe(self.code, self.instruction)
+        used = places.describe(self.used) if self.used else "unknown"
+        opened = places.describe(self.opened) if self.opened else used
+        return used if opened == used else f"{opened}, first used at {used}"
 
 
 def current_task() -> asyncio.Task[object] | None:
@@ -207,15 +217,16 @@ class Ledger:
     def _note_checkout(
         self, _: DBAPIConnection, record: ConnectionPoolEntry, proxy: PoolProxiedConnection
     ) -> None:
-        frame = places.user_frame()
+        frame, session = places.user_frame(), places.calling_session()
         self._holds[record] = Hold(
             record,
             weakref.ref(proxy),  # weak: a session that is dropped gives its connection back
             time.monotonic(),
             threading.current_thread(),
             current_task(),
-            frame.f_code if frame else None,
-            frame.f_lasti if frame else 0,
+            (frame.f_code, frame.f_lasti) if frame else None,
+            weakref.ref(session) if session is not None else None,
+            places.opening_of(session) if session is not None else None,
         )
         # After the entry: either ``close`` sees the hold, or this sees that it closed meanwhile.
         if self.closed:
@@ -224,7 +235,19 @@ class Ledger:
     def _note_checkin(
         self, _connection: DBAPIConnection | None, record: ConnectionPoolEntry
     ) -> None:
-        self._holds.pop(record, None)
+        hold = self._holds.pop(record, None)
+        if hold is not None and hold.proxy() is None:
+            self._tell_of_dropped(hold)
         if self.closed:
             for listener in tuple(self._told.values()):
                 listener()
+
+    def _tell_of_dropped(self, hold: Hold) -> None:
+        """Tell of a connection that garbage collection returned, because nobody else did."""
+        _log.warning(
+            "A %s of the database %r was dropped, and not closed: %s. Garbage collection found it;"
+            " open it by `with`, or call close()",
+            "connection" if hold.session is None else "session",
+            self.name,
+            hold.holder,
+        )

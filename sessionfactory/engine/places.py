@@ -1,4 +1,4 @@
-"""Where in the user's code something happens."""
+"""Where in the user's code something happens, and in which session."""
 
 from __future__ import annotations
 
@@ -15,6 +15,12 @@ import sqlalchemy
 if TYPE_CHECKING:
     from types import CodeType, FrameType
 
+    from sqlalchemy.orm import Session
+
+Place = tuple["CodeType", int]
+"""An instruction. To note it costs little: its line is looked up when it is shown."""
+
+_getframe = sys._getframe  # noqa: SLF001 - what ``inspect`` wraps, 50 times faster
 # Frames of these are between what the user wrote and what happens.
 _LIBRARIES: Final = (
     str(Path(sqlalchemy.__file__).parent) + os.sep,
@@ -22,8 +28,47 @@ _LIBRARIES: Final = (
     contextlib.__file__,
     "<",  # generated code: SQLAlchemy's and attrs' wrappers
 )
+# In its frames, the local variable ``session`` is the one that is guarded.
+_GUARD: Final = str(Path(__file__).parents[1] / "shared.py")
 # Above these frames is who runs the event loop, and not who wrote the task.
 _LOOP: Final = str(Path(asyncio.__file__).parent) + os.sep
+
+
+def note_opening(session: Any) -> None:
+    """Note where a session is opened.
+
+    Called by the function that makes it, which a method of the factory calls, which the user does.
+    """
+    frame = _outside(_getframe(3))
+    if frame is not None:
+        # An attribute: to touch ``__dict__`` would make one, which takes longer than all else here.
+        session.sessionfactory_opened = (frame.f_code, frame.f_lasti)
+
+
+def opening_of(session: Session) -> Place | None:
+    """Return where a session was opened, if its factory noted it."""
+    place: Place | None = getattr(session, "sessionfactory_opened", None)
+    return place
+
+
+def calling_session() -> Session | None:
+    """Return the session of the guarded call that leads here, if there is one."""
+    frame: FrameType | None = _getframe(1)
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if file == _GUARD:
+            session: Session | None = frame.f_locals.get("session")
+            return session
+        if not _is_library(file):  # the guard stands between SQLAlchemy and what is the user's
+            return None
+        frame = frame.f_back
+    return None
+
+
+def here() -> str | None:
+    """Return the file, line and function of the user's code that leads here, if it is known."""
+    frame = user_frame()
+    return None if frame is None else describe((frame.f_code, frame.f_lasti))
 
 
 def user_frame() -> FrameType | None:
@@ -35,7 +80,7 @@ def user_frame() -> FrameType | None:
     found = waiting and _awaiting(waiting.gr_frame)
     if found:
         return found
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - what ``inspect`` wraps, 50 times faster
+    frame: FrameType | None = _getframe(1)
     greenlet: Any = None
     while True:
         frame = _outside(frame)
@@ -72,9 +117,9 @@ def _outside(frame: FrameType | None) -> FrameType | None:
     return frame
 
 
-def describe(code: CodeType, instruction: int) -> str:
+def describe(place: Place) -> str:
     """Return the file, line and function of an instruction, as people read it."""
-    # The line is looked up only when it is shown: noting the instruction costs nothing.
+    code, instruction = place
     spans = code.co_lines()
     line = next((line for start, end, line in spans if start <= instruction < end), None)
     return f"{code.co_filename}:{line or code.co_firstlineno} in {code.co_qualname}"

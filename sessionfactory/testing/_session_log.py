@@ -123,7 +123,7 @@ class SessionLog:
 
     def listen(self, session: Session) -> None:
         """Write down what is done with a session from now on."""
-        where = _place()
+        where = places.here() or "unknown"
         with self._lock:
             self._sessions = number = self._sessions + 1
             self._entries.append(Entry(number, "opened", f"at {where}"))
@@ -223,14 +223,6 @@ def _words(sql: str) -> str:
 def _first_word(words: str) -> str:
     found = _FIRST_WORD.search(words)
     return found[0] if found else ""
-
-
-def _place() -> str:
-    """Return the line of the user's code that we were called from."""
-    frame = places.user_frame()
-    if frame is None:
-        return "unknown"
-    return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_qualname}"
 
 
 def _owner() -> str:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, event
 from sqlalchemy.exc import IllegalStateChangeError
 from sqlalchemy.orm import Session, SessionTransaction
 
+from sessionfactory.engine.places import here
 from sessionfactory.errors import ClosedError, SharedSessionError
 from sessionfactory.testing._one_connection import (
     ConcurrentUseError,
@@ -20,7 +21,6 @@ from sessionfactory.testing._one_connection import (
     OneConnection,
     SessionLeftOpenError,
 )
-from sessionfactory.testing._places import place
 from sessionfactory.transactions.after_commit import CAPTURING
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ class Undone:
         session.__class__ = _undone_class(type(session))
         adopted = cast("UndoneSession", session)
         adopted.undone = self
-        adopted.undone_opened = place() or "an unknown place"
+        adopted.undone_opened = here() or "an unknown place"
         adopted.undone_close_refused = False
         adopted.bind = self.connection
         adopted.join_transaction_mode = "create_savepoint"
@@ -207,7 +207,7 @@ class Undone:
     def begun(self, session: UndoneSession, transaction: SessionTransaction) -> None:
         """Note that a transaction has its savepoint."""
         savepoint = self.connection.get_nested_transaction()
-        self._stack.append(Begun(session, transaction, savepoint, place()))
+        self._stack.append(Begun(session, transaction, savepoint, here()))
 
     def ended(self, transaction: SessionTransaction) -> None:
         """Note that a transaction is over."""

@@ -76,7 +76,7 @@ def test_hold_from_nowhere() -> None:
     with SqlAlchemySessionFactory(settings) as factory, factory() as session:
         session.execute(text("SELECT 1"))
         (hold,) = factory._managed.ledger.holds
-        nowhere = Hold(hold.record, hold.proxy, hold.since, hold.thread, None, None, 0)
+        nowhere = Hold(hold.record, hold.proxy, hold.since, hold.thread, None)
         assert nowhere.holder.where == "unknown"
 
 

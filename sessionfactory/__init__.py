@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     from sessionfactory._null import AsyncNullSessionFactory, NullSessionFactory
     from sessionfactory._sync import SqlAlchemySessionFactory
     from sessionfactory.async_registry import AsyncSessionFactoryRegistry
-    from sessionfactory.engine.errors import ConnectTimeoutError, PoolExhaustedError
+    from sessionfactory.engine.errors import (
+        ConnectTimeoutError,
+        PoolDeadlockError,
+        PoolExhaustedError,
+    )
     from sessionfactory.errors import (
         AfterCommitError,
         ClosedError,
@@ -68,6 +72,7 @@ __all__ = [
     "Holder",
     "NotConfiguredError",
     "NullSessionFactory",
+    "PoolDeadlockError",
     "PoolExhaustedError",
     "PoolSettings",
     "PoolStatus",
@@ -99,7 +104,7 @@ _MODULES = {
     "_null": ("AsyncNullSessionFactory", "NullSessionFactory"),
     "_sync": ("SqlAlchemySessionFactory",),
     "async_registry": ("AsyncSessionFactoryRegistry",),
-    "engine.errors": ("ConnectTimeoutError", "PoolExhaustedError"),
+    "engine.errors": ("ConnectTimeoutError", "PoolDeadlockError", "PoolExhaustedError"),
     "errors": (
         "AfterCommitError",
         "ClosedError",

@@ -12,6 +12,7 @@ SessionFactoryError
 ├── ForkedConnectionError                    a forked process used what its parent has open
 ├── PoolExhaustedError (also sqlalchemy.exc.TimeoutError)
 │                                            no connection came free in time; lists who holds them
+│   └── PoolDeadlockError                    all who hold one wait for another
 ├── ConnectTimeoutError (also sqlalchemy.exc.TimeoutError)
 │                                            no connection could be opened in time
 └── of sessionfactory.testing

@@ -22,6 +22,13 @@ class PoolExhaustedError(SessionFactoryError, SqlAlchemyTimeoutError):
         self.holders = holders
 
 
+class PoolDeadlockError(PoolExhaustedError):
+    """Every connection is held by a caller that itself waits for one: no time would be enough.
+
+    Raised at once, to the last of them; ``holders`` lists them all.
+    """
+
+
 class ConnectTimeoutError(SessionFactoryError, SqlAlchemyTimeoutError):
     """No connection could be opened within ``pool.timeout``: the server or the network is down."""
 

@@ -13,7 +13,7 @@ import threading
 import time
 import weakref
 from asyncio import _get_running_loop
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import attrs
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
 
     from sessionfactory.engine.places import Place
+
+Who = tuple[threading.Thread, "asyncio.Task[object] | None"]
+"""A thread, and the task that runs in it, if one does."""
 
 _log = logging.getLogger("sessionfactory")
 
@@ -90,7 +93,7 @@ class Ledger:
         self.opening: dict[object, None] = {}
         self._open: dict[int, DBAPIConnection] = {}
         self._holds: dict[ConnectionPoolEntry, Hold] = {}
-        self._waiting: dict[object, None] = {}
+        self._waiting: dict[Any, Who] = {}
         self._told: dict[object, Callable[[], object]] = {}
         self._detached: WeakKeyDictionary[PoolProxiedConnection, Hold] = WeakKeyDictionary()
 
@@ -118,11 +121,16 @@ class Ledger:
 
     def ask(self, caller: object) -> None:
         """Note that a caller waits for a connection."""
-        self._waiting[caller] = None
+        self._waiting[caller] = threading.current_thread(), current_task()
 
     def answer(self, caller: object) -> None:
         """Note that a caller waits no longer."""
         self._waiting.pop(caller, None)
+
+    @property
+    def waiting(self) -> tuple[tuple[Any, Who], ...]:
+        """Who waits for a connection, in the order in which they came."""
+        return tuple(self._waiting.copy().items())
 
     @property
     def saturated(self) -> bool:

@@ -59,7 +59,7 @@ def calling_session() -> Session | None:
         if file == _GUARD:
             session: Session | None = frame.f_locals.get("session")
             return session
-        if not _is_library(file):  # the guard stands between SQLAlchemy and what is the user's
+        if not is_library(file):  # the guard stands between SQLAlchemy and what is the user's
             return None
         frame = frame.f_back
     return None
@@ -112,7 +112,7 @@ def _awaiting(spawning: FrameType) -> FrameType | None:
 
 def _outside(frame: FrameType | None) -> FrameType | None:
     """Return the innermost frame that is not the libraries', from a frame on."""
-    while frame is not None and _is_library(frame.f_code.co_filename):
+    while frame is not None and is_library(frame.f_code.co_filename):
         frame = frame.f_back
     return frame
 
@@ -126,7 +126,8 @@ def describe(place: Place) -> str:
 
 
 @cache
-def _is_library(file: str) -> bool:
+def is_library(file: str) -> bool:
+    """Say whether a file is SQLAlchemy's, this package's, or what is between."""
     return file.startswith(_LIBRARIES)
 
 

@@ -9,7 +9,7 @@ from sqlalchemy.exc import TimeoutError as SqlAlchemyTimeoutError
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, Pool, QueuePool
 from sqlalchemy.util.queue import Empty, Full
 
-from sessionfactory.engine import connections, standing
+from sessionfactory.engine import connections, deadlocks, standing
 from sessionfactory.engine.errors import ConnectTimeoutError, PoolExhaustedError
 from sessionfactory.engine.fair import AsyncFairPool, FairPool
 from sessionfactory.engine.loops import LoopBound
@@ -103,6 +103,7 @@ class LedgerFairPool(LedgerPool, FairPool):
     def _wait(self, deadline: float | None, waiter: Waiter[FairRecord]) -> None:
         self.ledger.ask(waiter)
         try:
+            deadlocks.refuse(self.ledger, waiter)
             super()._wait(deadline, waiter)
         finally:
             self.ledger.answer(waiter)

@@ -30,8 +30,8 @@ class InMemorySessionFactory(SqlAlchemySessionFactory[S]):
     """A session factory on a SQLite database in memory, with tables and rows; thread-safe.
 
     The database is its one connection, on which sessions take turns. A session that is opened
-    inside another one's transaction waits for it in vain: ``PoolExhaustedError`` names the holder
-    after ``pool.timeout``. Where that is what you test, use a file or ``CloningSessionFactory``.
+    inside another one's transaction waits for it in vain: ``PoolDeadlockError`` names the holder.
+    Where that is what you test, use a file or ``CloningSessionFactory``.
 
     Args:
         metadata: its tables are made.

@@ -12,7 +12,7 @@ from sqlalchemy import event, text
 from sessionfactory import (
     ClosedError,
     DatabaseSettings,
-    PoolExhaustedError,
+    PoolDeadlockError,
     PoolSettings,
     SqlAlchemySessionFactory,
 )
@@ -135,7 +135,7 @@ def test_caller_whose_time_is_over_when_it_closes(url: str) -> None:
     factory = SqlAlchemySessionFactory(DatabaseSettings(url, pool=pool))
     with factory() as session:
         session.execute(text("SELECT 1"))
-        with pytest.raises(PoolExhaustedError), factory() as other:
+        with pytest.raises(PoolDeadlockError), factory() as other:
             other.execute(text("SELECT 1"))
         ledger = factory._managed.ledger
         asked = ledger.ask

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -76,8 +77,8 @@ def test_exhausted(small: SqlAlchemySessionFactory) -> None:
     with small() as one, small() as two, small() as three:
         one.execute(text("SELECT 1"))
         two.execute(text("SELECT 1"))
-        with pytest.raises(PoolExhaustedError) as caught:
-            three.execute(text("SELECT 1"))
+        with pytest.raises(PoolExhaustedError) as caught, ThreadPoolExecutor(1) as threads:
+            threads.submit(three.execute, text("SELECT 1")).result()
     lines = str(caught.value).splitlines()
     assert lines[0] == (
         "No connection of the database 'small' came free within 0.01 s: all 2 are in use."

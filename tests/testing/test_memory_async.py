@@ -143,7 +143,7 @@ async def test_tasks_take_turns(sessions: AsyncInMemorySessionFactory) -> None:
 
 @pytest.mark.asyncio
 async def test_nested_sessions() -> None:
-    """A session inside another's transaction is told after a short wait who has the connection."""
+    """A session inside another's transaction is told who has the connection."""
     settings = DatabaseSettings("sqlite://", pool=PoolSettings(timeout=0.05))
     async with AsyncInMemorySessionFactory(
         Base.metadata, settings=settings, session_class=OwnSession, name="fake"
@@ -151,7 +151,7 @@ async def test_nested_sessions() -> None:
         async with sessions.begin() as session:
             assert isinstance(session, OwnSession)
             await session.connection()
-            with pytest.raises(PoolExhaustedError, match=r"came free within 0\.05 s.*use a file"):
+            with pytest.raises(PoolExhaustedError, match="or use a file"):
                 await players(sessions)
         assert await players(sessions) == 0
 

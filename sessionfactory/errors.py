@@ -8,6 +8,7 @@ SessionFactoryError
 ├── ReadOnlyError                            a read-only transaction tried to write
 ├── AfterCommitError (also ExceptionGroup)   functions that were to run after a commit failed
 ├── CommitUncertainError                     a COMMIT was sent, and nobody knows whether it happened
+├── MarkersMissingError                      the table of verify_commit="marker" was missing
 ├── EventLoopError (also RuntimeError)       an async factory was used in two event loops at once
 ├── ForkedConnectionError                    a forked process used what its parent has open
 ├── PoolExhaustedError (also sqlalchemy.exc.TimeoutError)

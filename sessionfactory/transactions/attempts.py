@@ -95,7 +95,7 @@ class Run:
         self.retry_lock_timeout = retry_lock_timeout
         self.idempotent = idempotent
         self.verify_commit: Verification = verify_commit
-        self.began = time.monotonic()
+        self.began: float = time.monotonic()
         self.failed: Exception | None = None
         """The error of the first attempt, until it is handed to stamina."""
         self._failures: list[str] = []

@@ -49,7 +49,7 @@ class Watch:
     __slots__ = ("_connections", "_deadline", "_open", "_prepare", "_session", "rolled_back")
 
     def __init__(self, session: Session, verification: Verification, timeout: float | None) -> None:
-        self.rolled_back = False
+        self.rolled_back: bool = False
         """Whether a COMMIT was found not to have happened."""
         self._prepare = markers.prepare if verification == "marker" else status.prepare
         seconds = math.inf if timeout is None else max(timeout, _PATIENCE)

@@ -34,6 +34,7 @@ class TestCommand:
         """The command knows every table of this package."""
         assert list(BENCHMARKS) == [
             "open_close",
+            "async_open_close",
             "peers",
             "checkout",
             "contention",

@@ -28,7 +28,7 @@ _LIBRARIES: Final = (
     contextlib.__file__,
     "<",  # generated code: SQLAlchemy's and attrs' wrappers
 )
-# In its frames, the local variable ``session`` is the one that is guarded.
+# In its frames, the local variable ``session``, or else ``self``, is the session that is guarded.
 _GUARD: Final = str(Path(__file__).parents[1] / "shared.py")
 # Above these frames is who runs the event loop, and not who wrote the task.
 _LOOP: Final = str(Path(asyncio.__file__).parent) + os.sep
@@ -57,7 +57,8 @@ def calling_session() -> Session | None:
     while frame is not None:
         file = frame.f_code.co_filename
         if file == _GUARD:
-            session: Session | None = frame.f_locals.get("session")
+            found = frame.f_locals
+            session: Session | None = found.get("session", found.get("self"))
             return session
         if not is_library(file):  # the guard stands between SQLAlchemy and what is the user's
             return None

@@ -72,7 +72,9 @@ def test_one_task_inside_another(url: str) -> None:
                 with pytest.raises(PoolDeadlockError) as caught:
                     await inner.execute(ONE)
                 assert await outer.scalar(ONE) == 1
-            is_told(caught.value, "task Task-1")
+            task = asyncio.current_task()
+            assert task is not None
+            is_told(caught.value, f"task {task.get_name()}")
             assert factory.status().waiting == 0
 
     asyncio.run(main())

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from psycopg.abc import PQGen
     from psycopg.pq.abc import PGresult
 
-RELIED_ON: Final = {
+RELIED_ON: Final[dict[object, tuple[str, ...]]] = {
     BaseConnection: (
         *("_start_query", "_commit_gen", "_rollback_gen", "_tpc_begin_gen", "_check_intrans_gen"),
         *("_set_autocommit_gen", "_set_isolation_level_gen", "_set_read_only_gen"),
@@ -81,13 +81,13 @@ class Ahead(BaseConnection[Any]):
 
     _along: Sequence[tuple[bytes, Sequence[bytes]]] = ()
     """Statements that go with the next BEGIN, and their parameters."""
-    joins = False
+    joins: bool = False
     """Whether a cursor sends BEGIN, along with its statement."""
     _first: object = None
     """The generator of a first statement, which may follow an end that is not answered yet."""
     _known = False
     """Whether the statement that starts is one whose outcome ``_Joining`` looks at."""
-    _reads = False
+    _reads: bool = False
     """Whether the transaction is read-only, and has done nothing but SELECT."""
     ending: PQGen[None] | None = None
     """Reads the answer to the end of the last transaction, while that is still to come."""

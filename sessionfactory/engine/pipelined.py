@@ -77,8 +77,9 @@ class PipelinedConnection(Ahead, Connection[Any]):
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
-        self.cursor_factory = PipelinedCursor
-        self.server_cursor_factory = PipelinedServerCursor
+        psycopgs: Connection[Any] = self
+        psycopgs.cursor_factory = PipelinedCursor
+        psycopgs.server_cursor_factory = PipelinedServerCursor
 
     def wait(self, gen: PQGen[T], *arguments: Any, **keywords: Any) -> T:
         """Run one of psycopg's generators, after the answer to the end of what was before."""
@@ -101,8 +102,9 @@ class AsyncPipelinedConnection(Ahead, AsyncConnection[Any]):
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
-        self.cursor_factory = AsyncPipelinedCursor
-        self.server_cursor_factory = AsyncPipelinedServerCursor
+        psycopgs: AsyncConnection[Any] = self
+        psycopgs.cursor_factory = AsyncPipelinedCursor
+        psycopgs.server_cursor_factory = AsyncPipelinedServerCursor
 
     async def wait(self, gen: PQGen[T], *arguments: Any, **keywords: Any) -> T:
         """Run one of psycopg's generators, after the answer to the end of what was before."""

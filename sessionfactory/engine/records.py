@@ -115,8 +115,9 @@ class FairRecord(_ConnectionRecord):
 
     def take_over(self, other: FairRecord) -> None:
         """Have the connection of another record, which has none then."""
-        self.dbapi_connection, other.dbapi_connection = other.dbapi_connection, None
-        self.starttime, self.fresh = other.starttime, True
+        mine, theirs = cast("_ConnectionRecord", self), cast("_ConnectionRecord", other)
+        mine.dbapi_connection, theirs.dbapi_connection = theirs.dbapi_connection, None
+        mine.starttime, mine.fresh = theirs.starttime, True
         self.due = other.due
         self.info.update(other.info)
         self._notes.update(other._notes)

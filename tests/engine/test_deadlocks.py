@@ -23,7 +23,7 @@ from sessionfactory import (
 from tests.engine.scopes import mixed_scopes, mixed_tasks, requests
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Awaitable, Callable, Generator
 
     from sqlalchemy.orm import Session
 
@@ -264,8 +264,8 @@ def test_task_that_is_over(url: str) -> None:
                 await inner.execute(ONE)
         assert type(caught.value) is PoolExhaustedError
 
-    async def _use(execute: Callable[..., object]) -> None:
-        await execute(ONE)  # type: ignore[misc]
+    async def _use(execute: Callable[..., Awaitable[object]]) -> None:
+        await execute(ONE)
 
     asyncio.run(main())
 

@@ -225,7 +225,7 @@ class Ledger:
     def _note_checkout(
         self, _: DBAPIConnection, record: ConnectionPoolEntry, proxy: PoolProxiedConnection
     ) -> None:
-        frame, session = places.user_frame(), places.calling_session()
+        frame, session = places.caller()
         self._holds[record] = Hold(
             record,
             weakref.ref(proxy),  # weak: a session that is dropped gives its connection back

@@ -51,19 +51,24 @@ def opening_of(session: Session) -> Place | None:
     return place
 
 
-def calling_session() -> Session | None:
-    """Return the session of the guarded call that leads here, if there is one."""
+def caller() -> tuple[FrameType | None, Session | None]:
+    """Return the frame of the user's code that leads here, and the session whose call it is in.
+
+    Both at once, because each checkout asks: the stack is walked a single time.
+    """
+    session: Session | None = None
     frame: FrameType | None = _getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename
-        if file == _GUARD:
+        if file == _GUARD and session is None:
             found = frame.f_locals
-            session: Session | None = found.get("session", found.get("self"))
-            return session
-        if not is_library(file):  # the guard stands between SQLAlchemy and what is the user's
-            return None
+            session = found.get("session", found.get("self"))
+        elif not is_library(file):  # the guard stands between SQLAlchemy and what is the user's
+            break
         frame = frame.f_back
-    return None
+    if _waiting_greenlet() is not None:
+        return user_frame(), session
+    return (None if frame is None or _runs_a_loop(frame) else frame), session
 
 
 def here() -> str | None:
@@ -86,7 +91,7 @@ def user_frame() -> FrameType | None:
     while True:
         frame = _outside(frame)
         if frame is not None:
-            return None if frame.f_code.co_filename.startswith(_LOOP) else frame
+            return None if _runs_a_loop(frame) else frame
         # The stack ends where SQLAlchemy made a greenlet; it goes on in the one that waits for it.
         greenlet = greenlet.parent if greenlet else _waiting_greenlet()
         frame = greenlet and greenlet.gr_frame
@@ -106,9 +111,11 @@ def _awaiting(spawning: FrameType) -> FrameType | None:
     if method is None or method.f_code.co_name == "run_sync":  # it runs the user's own code
         return None
     frame = _outside(method)
-    if frame is None or frame is method or frame.f_code.co_filename.startswith(_LOOP):
-        return None
-    return frame
+    return None if frame is None or frame is method or _runs_a_loop(frame) else frame
+
+
+def _runs_a_loop(frame: FrameType) -> bool:
+    return frame.f_code.co_filename.startswith(_LOOP)
 
 
 def _outside(frame: FrameType | None) -> FrameType | None:

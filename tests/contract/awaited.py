@@ -117,6 +117,12 @@ class Awaited:
         yield from ()  # a savepoint, or a connection, that is there already
         return self
 
+    def __enter__(self) -> Any:
+        return _wrapped(self.bare.__enter__())  # what is no more awaited in the other half
+
+    def __exit__(self, *error: object) -> Any:
+        return self.bare.__exit__(*error)
+
     @_unseen
     async def __aenter__(self) -> Any:
         return _wrapped(self.bare.__enter__())

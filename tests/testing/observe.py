@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +35,8 @@ class Watch:
     def on(self, pids: Iterable[int]) -> None:
         """Begin to watch."""
         for pid in pids:
-            self._descriptors[pid] = os.pidfd_open(pid)
+            with suppress(ProcessLookupError):  # one of a server's own workers ended just now
+                self._descriptors[pid] = os.pidfd_open(pid)
 
     def until_all_ended(self, timeout: float = 20.0) -> None:
         """Wait until none of the watched runs, and complain after ``timeout`` seconds."""

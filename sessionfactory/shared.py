@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
 
-from sessionfactory.engine import connections
+from sessionfactory.engine import internals
 from sessionfactory.engine.actors import actor, kind_of, name_of
 from sessionfactory.errors import SharedSessionError
 
@@ -152,7 +152,7 @@ class GuardedSession(Session):
 
     def close(self) -> None:
         """Close the session."""
-        if connections.is_blank(self):
+        if internals.is_blank(self):
             return
         if self.in_transaction():
             _run(self, "close", Session.close, self)

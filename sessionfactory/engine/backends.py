@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from sessionfactory.engine import connections
+from sessionfactory.engine import connections, internals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -40,7 +40,7 @@ def end(engine: Engine, numbers: Iterable[int | None], pause: Callable[[float], 
         return
     deadline = time.monotonic() + _PATIENCE
     with suppress(Exception):  # there is no way to the server: then nobody can tell it
-        connection = connections.open_apart(engine.pool)
+        connection = internals.open_apart(engine.pool)
         try:
             while step(connection, known) and time.monotonic() < deadline:
                 pause(_AGAIN)

@@ -1,6 +1,6 @@
-"""What is done to a driver's connection from outside: opened our way, cancelled, hung up, left.
+"""What is done to a driver's connection from outside: asked, cancelled, hung up, left.
 
-Each function stands for one thing that drivers do differently, or that has no public name.
+Each function stands for one thing that drivers do differently, or that has no public name there.
 """
 
 from __future__ import annotations
@@ -11,106 +11,16 @@ import select
 import socket
 import sys
 import threading
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final, cast
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy.orm import Session
-from sqlalchemy.orm.session import _SessionCloseState
 from sqlalchemy.util.concurrency import await_only
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
 
-    from sqlalchemy import Connection, Dialect
     from sqlalchemy.engine.interfaces import DBAPIConnection
-    from sqlalchemy.orm import SessionTransaction
-    from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
-    from sqlalchemy.pool.base import _ConnectionFairy
-
-    Commit = Callable[[PoolProxiedConnection], None]
-
-_COUNTERS: Final = (
-    ("sqlalchemy.orm.session", "_new_sessionid"),
-    ("sqlalchemy.orm.loading", "_new_runid"),
-    ("sqlalchemy.dialects.postgresql._psycopg_common", "_server_side_id"),
-)
-
-
-def connect_through(dialect: Dialect, connect: Callable[..., DBAPIConnection]) -> None:
-    """Have a dialect open its connections by ``connect``.
-
-    ``Dialect.connect`` comes after all listeners to ``do_connect``. A listener of ours would come
-    among the user's, and as it returns a connection, end the round before theirs were asked.
-    """
-    dialect.connect = connect  # type: ignore[method-assign]  # of this one dialect
-
-
-@contextmanager
-def between_transactions(session: Session) -> Generator[None]:
-    """Let a session be used before the scope of its last transaction, which has ended, is left.
-
-    SQLAlchemy refuses that, for whoever goes on after a commit within ``with session.begin():`` may
-    think that he is still in it. What runs after a commit is called from the end of that scope, and
-    means another transaction. ``tests/transactions/test_after_commit.py`` notices if it moves.
-    """
-    using: Any = session
-    scope, using._trans_context_manager = using._trans_context_manager, None  # noqa: SLF001
-    try:
-        yield
-    finally:
-        using._trans_context_manager = scope  # noqa: SLF001
-
-
-def put_in_place(proxy: PoolProxiedConnection | None, stand_in: object) -> None:
-    """Have whoever holds ``proxy``, if anybody still does, talk to ``stand_in`` from now on.
-
-    The attribute is documented for reading only. Writing it is the one way to end a connection that
-    another thread has, and have its holder told so by an error of ours: ``tests/engine/test_close``
-    notices if that changes.
-    """
-    if proxy is not None:
-        cast("_ConnectionFairy", proxy).dbapi_connection = cast("DBAPIConnection", stand_in)
-
-
-def take_away(
-    proxy: PoolProxiedConnection | None, record: ConnectionPoolEntry, stand_in: object
-) -> None:
-    """Take a connection that is out from its holder, and from its pool, which is not told.
-
-    That is ``PoolProxiedConnection.detach`` without the pool, whose lock a thread may have had that
-    a forked process does not have. Whoever drops or closes the proxy now returns nothing.
-    ``tests/engine/test_forks.py`` notices if one of these attributes moves.
-    """
-    entry: Any = record
-    entry.fairy_ref = entry.dbapi_connection = None
-    if proxy is not None:
-        cast("_ConnectionFairy", proxy)._connection_record = None  # noqa: SLF001
-        put_in_place(proxy, stand_in)
-
-
-def free_first_connect(pool: Pool) -> None:
-    """Free the lock under which SQLAlchemy opens the first connection of an engine.
-
-    The thread that had it does not exist in a forked process. ``tests/engine/test_forks.py``
-    notices if it moves.
-    """
-    listeners: Any = pool.dispatch.connect
-    listeners.for_modify(pool.dispatch)._exec_once_mutex = None  # noqa: SLF001
-
-
-def free_counters() -> None:
-    """Free the locks under which SQLAlchemy numbers sessions, loads and server-side cursors.
-
-    Each is held for an instant by every session and every query, so that one fork in a hundred,
-    beside three busy threads, left a child that waited for ever for a thread that it did not have.
-    They have no public name: ``tests/engine/test_forks_processes.py`` notices if they move.
-    """
-    for module, name in _COUNTERS:
-        counter: Any = getattr(sys.modules.get(module), name, None)
-        for cell in getattr(counter, "__closure__", ()):
-            lock = cell.cell_contents
-            if hasattr(lock, "locked") and lock.locked():
-                lock.release()
+    from sqlalchemy.pool import ConnectionPoolEntry
 
 
 def never_free(kept: object) -> None:
@@ -157,15 +67,6 @@ def cancel(connection: DBAPIConnection | None, timeout: float) -> None:
             _complete(driver.cancel_safe(timeout=timeout))
         else:  # sqlite3, aiosqlite
             _complete(driver.interrupt())
-
-
-def open_apart(pool: Pool) -> DBAPIConnection:
-    """Open a connection as a pool does, which the pool does not have.
-
-    ``Pool.recreate`` is the public way to a pool's creator, but for a pool of the same kind only.
-    ``tests/engine/test_close_servers.py`` notices if it moves.
-    """
-    return cast("Any", pool)._invoke_creator(None)  # type: ignore[no-any-return]  # noqa: SLF001
 
 
 def backend_of(connection: DBAPIConnection | None) -> int | None:
@@ -273,66 +174,6 @@ def hang_up(connection: DBAPIConnection | None) -> None:
         else:
             with socket.socket(fileno=os.dup(_descriptor(driver) or -1)) as line:
                 line.shutdown(socket.SHUT_RDWR)
-
-
-def of_session(session: Session) -> list[PoolProxiedConnection]:
-    """Return the connections of a session's transaction, which may be in the midst of anything.
-
-    ``Session.connection()`` would open one, or raise; what only looks has no public name before
-    SQLAlchemy 2.1.7. ``tests/engine/test_endings.py`` notices if it moves.
-    """
-    transaction = session.get_transaction()
-    if transaction is None:
-        return []
-    used = of_transaction(transaction)
-    return [found.connection for found in used if not (found.closed or found.invalidated)]
-
-
-def commit_through(dialect: Dialect, name: str, commit: Callable[[Commit], Commit]) -> None:
-    """Have all COMMITs of a dialect done by a function of ours, once for each ``name``.
-
-    A listener to "commit" comes before it, and can neither see its error nor take it back.
-
-    Args:
-        dialect: the dialect of one engine.
-        name: what is done once; the dialect remembers it.
-        commit: is given the dialect's way, and returns the new one.
-    """
-    if name not in vars(dialect):
-        vars(dialect).update({name: True, "do_commit": commit(dialect.do_commit)})
-
-
-def of_transaction(transaction: SessionTransaction) -> list[Connection]:
-    """Return the connections that a session's transaction has, or had before it ended.
-
-    There is no public name. ``tests/transactions/test_retrying.py`` notices if it moves.
-    """
-    return list({entry[0] for entry in transaction._connections.values()})  # noqa: SLF001
-
-
-def is_autocommit(connection: Connection) -> bool:
-    """Say whether each statement on a connection commits by itself, by option or by its engine's.
-
-    What is public asks the database. ``tests/transactions/test_retrying.py`` notices if it moves.
-    """
-    return bool(connection._is_autocommit_isolation())  # noqa: SLF001
-
-
-def is_blank(session: Session) -> bool:
-    """Say whether ``Session.close()`` would change nothing: no transaction, no object, no state.
-
-    It takes twice as long as to open the session, for it makes new maps in the place of the empty
-    ones. What tells that they are empty has no public name: ``tests/test_shared.py`` notices if
-    one of these moves, or if ``close()`` does more one day.
-    """
-    return not (
-        session._transaction is not None  # noqa: SLF001
-        or session._new  # noqa: SLF001
-        or session._deleted  # noqa: SLF001
-        or session.identity_map
-        or session._close_state is not _SessionCloseState.CLOSE_IS_RESET  # noqa: SLF001
-        or type(session).expunge_all is not Session.expunge_all
-    )
 
 
 def abandon(connection: DBAPIConnection | None) -> None:

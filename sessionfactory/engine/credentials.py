@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
-from sessionfactory.engine import connections
+from sessionfactory.engine import connections, internals
 from sessionfactory.errors import Fault, SettingsError
 from sessionfactory.masking import Secret, with_secrets
 from sessionfactory.rotating import RotatingSecret
@@ -43,7 +43,7 @@ def hand_over(engine: Engine, settings: DatabaseSettings, waiting: Waiting) -> N
             raise outcome
         return outcome
 
-    connections.connect_through(dialect, connect)
+    internals.connect_through(dialect, connect)
 
 
 def refuse_coroutine(settings: DatabaseSettings, *, is_async: bool) -> None:

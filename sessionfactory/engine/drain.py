@@ -8,7 +8,7 @@ from contextlib import nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, Never, cast
 
-from sessionfactory.engine import backends, connections
+from sessionfactory.engine import backends, connections, internals
 from sessionfactory.engine.ledger import current_task
 from sessionfactory.engine.waiting import TookLongerError
 from sessionfactory.errors import ClosedError
@@ -160,7 +160,7 @@ def _cut(
 def strike_out(ledger: Ledger, message: str, holds: tuple[Hold, ...] | None = None) -> None:
     """Take connections (by default all) from those who have them; what they do with them raises."""
     for hold in ledger.holds if holds is None else holds:
-        connections.put_in_place(hold.proxy(), CutConnection(message))
+        internals.put_in_place(hold.proxy(), CutConnection(message))
         ledger.strike(hold)
 
 

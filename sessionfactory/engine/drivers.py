@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 
 from sqlalchemy.engine.default import DefaultDialect
 
-from sessionfactory.engine import connections
+from sessionfactory.engine import internals
 from sessionfactory.errors import Fault, SettingsError
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def speak_asyncpg(engine: Engine) -> None:
     def connect(*arguments: object, **keywords: object) -> DBAPIConnection:
         return opened(*arguments, **_for_asyncpg(keywords))
 
-    connections.connect_through(dialect, connect)
+    internals.connect_through(dialect, connect)
 
 
 def _for_asyncpg(keywords: dict[str, object]) -> dict[str, object]:

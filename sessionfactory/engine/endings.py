@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.util.concurrency import await_only, greenlet_spawn, in_greenlet
 
-from sessionfactory.engine import connections
+from sessionfactory.engine import connections, internals
 from sessionfactory.engine.ledger import current_task
 from sessionfactory.errors import CommitUncertainError, SessionFactoryError, note_outcome
 
@@ -176,7 +176,7 @@ def _finish_opening(dialect: Dialect) -> None:
             raise
         return made[0]
 
-    connections.connect_through(dialect, connect_to_the_end)
+    internals.connect_through(dialect, connect_to_the_end)
 
 
 async def finish(work: Work, session: Session | None = None, *, commits: bool = False) -> None:
@@ -242,7 +242,7 @@ def _connections(ending: Ending, session: Session | None) -> list[PoolProxiedCon
     """Return the connections in which a transaction is ending."""
     if ending.connection is not None:
         return [ending.connection]
-    return [] if session is None else connections.of_session(session)
+    return [] if session is None else internals.of_session(session)
 
 
 def _tell(cancelled: BaseException, ending: Ending) -> None:

@@ -21,7 +21,7 @@ from weakref import WeakValueDictionary
 
 from sqlalchemy import event
 
-from sessionfactory.engine import connections
+from sessionfactory.engine import connections, internals
 from sessionfactory.engine.drain import CutConnection
 from sessionfactory.errors import ForkedConnectionError, SessionFactoryError
 
@@ -100,7 +100,7 @@ def leave_to_parent(ledger: Ledger, file: Path | None) -> None:
     if file is not None and inherited:
         _locked.add(file.resolve())
     for hold in holds:
-        connections.take_away(hold.proxy(), hold.record, _stand_in(hold, ledger.name))
+        internals.take_away(hold.proxy(), hold.record, _stand_in(hold, ledger.name))
     dead, other_end = socket.socketpair()
     other_end.close()
     with dead:
@@ -140,7 +140,7 @@ def _before_fork() -> None:
 
 
 def _in_child() -> None:
-    connections.free_counters()
+    internals.free_counters()
     with ExitStack() as everybody:
         for forked in _told():
             everybody.callback(forked.start_anew)

@@ -16,6 +16,7 @@ from sessionfactory.engine import (
     endings,
     failover,
     forks,
+    internals,
     limits,
     liveness,
     overdue,
@@ -194,7 +195,7 @@ class ManagedEngine:
             return  # the child has a database of its own now: a copy
         forks.leave_to_parent(self.ledger, self._file)
         if self._engine is not None:
-            connections.free_first_connect(self._engine.pool)
+            internals.free_first_connect(self._engine.pool)
             self._engine.dispose(close=False)
 
     def _replace(self, pool: Pool) -> Pool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-from sessionfactory.engine import connections
+from sessionfactory.engine import internals
 from sessionfactory.errors import Fault, SettingsError
 from sessionfactory.validation import as_table
 
@@ -79,4 +79,4 @@ def install(engine: Engine, settings: DatabaseSettings) -> None:
         connection: Any = PipelinedConnection.connect(*arguments, **keywords)
         return connection  # type: ignore[no-any-return]
 
-    connections.connect_through(engine.dialect, connect)
+    internals.connect_through(engine.dialect, connect)

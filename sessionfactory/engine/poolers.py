@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
-from sessionfactory.engine import connections
+from sessionfactory.engine import connections, internals
 from sessionfactory.engine.errors import ConnectTimeoutError
 from sessionfactory.engine.waiting import TookLongerError
 from sessionfactory.errors import Fault, SettingsError
@@ -71,7 +71,7 @@ def recognise(engine: Engine, settings: DatabaseSettings, waiting: Waiting) -> N
             is_found = True
         return opened(*arguments, **{**safely, **keywords})
 
-    connections.connect_through(dialect, connect)
+    internals.connect_through(dialect, connect)
 
 
 _WHY: Final = (

@@ -13,7 +13,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from sessionfactory.engine.codes import Kind, codes_of, is_answer, kind_of
-from sessionfactory.engine.connections import is_autocommit, of_transaction
+from sessionfactory.engine.internals import is_autocommit, of_transaction
 from sessionfactory.engine.stages import Stage, is_of_commit, stage_of
 from sessionfactory.errors import CommitUncertainError
 from sessionfactory.transactions.markers import MarkersMissingError

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
-from sessionfactory.engine import connections
+from sessionfactory.engine import internals
 from sessionfactory.engine.codes import is_answer, kind_of
 from sessionfactory.engine.waiting import pause
 from sessionfactory.errors import CommitUncertainError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session, SessionTransaction
     from sqlalchemy.pool import PoolProxiedConnection
 
-    from sessionfactory.engine.connections import Commit
+    from sessionfactory.engine.internals import Commit
     from sessionfactory.transactions.questions import Outcome, Question
 
 Verification: TypeAlias = Literal["off", "status", "marker"]
@@ -68,13 +68,13 @@ class Watch:
 
     def _began(self, _: Session, _transaction: SessionTransaction, connection: Connection) -> None:
         # Comes for savepoints, too.
-        if connection not in self._connections and not connections.is_autocommit(connection):
+        if connection not in self._connections and not internals.is_autocommit(connection):
             self._connections[connection] = None
             event.listen(connection, "commit", self._before_commit)
 
     def _before_commit(self, connection: Connection) -> None:
         self._connections[connection] = self._prepare(connection)
-        connections.commit_through(connection.dialect, _WATCH, _settling)
+        internals.commit_through(connection.dialect, _WATCH, _settling)
         connection.info[_WATCH] = self, connection
 
     def settle(self, connection: Connection, error: Exception) -> None:

@@ -118,7 +118,8 @@ class Storm:
                 await asyncio.sleep(0)
             for ended in await asyncio.gather(*tasks, return_exceptions=True):
                 assert ended is None or isinstance(ended, asyncio.CancelledError)
-            ended = tasks.clear()  # their tracebacks keep connections that were dropped
+            ended = None
+            tasks.clear()  # their tracebacks keep connections that were dropped
             await greenlet_spawn(self._balance, pool)
 
     def _act(self, pool: FairPool, dice: random.Random, sleep: Callable[[float], object]) -> None:

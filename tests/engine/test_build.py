@@ -14,7 +14,7 @@ from sessionfactory import (
     SettingsError,
     SqlAlchemySessionFactory,
 )
-from sessionfactory.engine import connections, drivers
+from sessionfactory.engine import drivers, internals
 from sessionfactory.engine.credentials import _drop_frames
 from sessionfactory.engine.ledger import Hold
 from sessionfactory.engine.managed import ManagedEngine
@@ -107,4 +107,4 @@ def test_engine_built_by_somebody_faster() -> None:
 
 def test_connection_that_nobody_holds_any_more() -> None:
     """To cut off a holder who is gone already is to do nothing."""
-    connections.put_in_place(None, object())
+    internals.put_in_place(None, object())

@@ -18,7 +18,7 @@ from sessionfactory import (
     PoolSettings,
     commit_outcome,
 )
-from sessionfactory.engine import connections, endings
+from sessionfactory.engine import endings, internals
 from sessionfactory.testing import FaultProxy
 from tests.engine.held_commits import Control, Ended, cancel_oneself, cancelled, until_sent
 
@@ -234,14 +234,14 @@ async def test_flush_into_silence(
 async def test_connections_of_a_session(control: Control) -> None:
     """What hangs up sees a session's connection, in a savepoint too, and neither opens one."""
     async with whole(control) as factory, factory() as session:
-        assert connections.of_session(session.sync_session) == []
+        assert internals.of_session(session.sync_session) == []
         await session.execute(ONE)
         async with session.begin_nested():
-            (found,) = connections.of_session(session.sync_session)
+            (found,) = internals.of_session(session.sync_session)
             driver = (await (await session.connection()).get_raw_connection()).driver_connection
             assert found.driver_connection is driver
         await session.invalidate()
-        assert connections.of_session(session.sync_session) == []
+        assert internals.of_session(session.sync_session) == []
 
 
 @pytest.mark.parametrize("control", ["psycopg"], indirect=True)

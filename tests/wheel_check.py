@@ -47,6 +47,8 @@ EVERY_MODULE: Final = """
 import importlib, pkgutil, sessionfactory
 optional = {f"sessionfactory.{name}" for name in (  # these want an extra
     "cli", "__main__", "pytest_plugin", "_pytest_requests", "_async", "async_registry")}
+optional |= {f"sessionfactory.engine.{name}" for name in (  # these want psycopg
+    "ahead", "joining", "pipelined")}
 optional |= {f"sessionfactory.testing.{name}" for name in (  # these want greenlet
     "_databases_async", "async_memory", "conformance_async", "recording_async", "rollback_async")}
 names = [m.name for m in pkgutil.walk_packages(sessionfactory.__path__, "sessionfactory.")]

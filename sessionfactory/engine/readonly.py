@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Connection, RootTransaction, event
+from sqlalchemy import Connection, RootTransaction
 
+from sessionfactory.engine.listening import listen_once
 from sessionfactory.errors import ReadOnlyError
 
 if TYPE_CHECKING:
@@ -28,8 +29,7 @@ def translate_refusals(engine: Engine) -> None:
 
     Once for an engine and all of its views: they share a dialect, which keeps the listeners.
     """
-    if not event.contains(engine, "handle_error", _translate):
-        event.listen(engine, "handle_error", _translate, retval=True)
+    listen_once(engine, "handle_error", _translate, retval=True)
 
 
 def _translate(context: ExceptionContext) -> ReadOnlyError | None:

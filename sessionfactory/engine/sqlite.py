@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, quote, unquote
 from sqlalchemy import event
 from sqlalchemy.util.concurrency import await_only
 
+from sessionfactory.engine.listening import listen_once
 from sessionfactory.errors import Fault, SettingsError
 from sessionfactory.status import Health
 
@@ -100,8 +101,7 @@ def deferred(engine: Engine) -> Engine:
 def read_only(view: Engine, engine: Engine) -> None:
     """Have the transactions of a view of an engine not write."""
     view.dialect = _beginning(view.dialect, "deferred", "PRAGMA query_only = ON")
-    if not event.contains(engine, "reset", _end_read_only):  # once for their pool
-        event.listen(engine, "reset", _end_read_only)
+    listen_once(engine, "reset", _end_read_only)  # once for their pool
 
 
 def _end_read_only(

@@ -11,9 +11,9 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
-from sqlalchemy import event
 
 from sessionfactory.engine import connections
+from sessionfactory.engine.listening import listen_once
 from sessionfactory.errors import Fault, SettingsError
 
 if TYPE_CHECKING:
@@ -42,9 +42,8 @@ def stand(view: Engine, engine: Engine, make: Callable[[Dialect], Standing]) -> 
         engine: of which it is a view; they share a pool.
         make: called once there is a connection, for only then a dialect knows its server.
     """
-    is_ours = hasattr(engine.pool, "connect_as_left")
-    if not is_ours and not event.contains(engine, "checkin", _return):  # once for the pool
-        event.listen(engine, "checkin", _return)
+    if not hasattr(engine.pool, "connect_as_left"):  # it is not ours
+        listen_once(engine, "checkin", _return)
     standing = cache(make)
 
     def raw_connection() -> PoolProxiedConnection:

@@ -7,11 +7,17 @@ from typing import TYPE_CHECKING, Any, cast
 from weakref import ref
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import StaticPool, create_engine, event, text
 from sqlalchemy.engine import default
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from sessionfactory import NotConfiguredError, NullSessionFactory, SettingsError, with_options
+from sessionfactory import (
+    NotConfiguredError,
+    NullSessionFactory,
+    ReadOnlyError,
+    SettingsError,
+    with_options,
+)
 from sessionfactory.engine import standing
 from sessionfactory.engine.options import TransactionOptions
 from sessionfactory.engine.views import view_of
@@ -214,3 +220,16 @@ def test_other_drivers_of_postgresql() -> None:
 def test_views_are_session_factories(factory: SqlAlchemySessionFactory) -> None:
     """A view keeps every promise of the interface that its factory keeps."""
     check_session_factory(lambda: with_options(factory, isolation_level="SERIALIZABLE"))
+
+
+def test_engine_in_the_place_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLAlchemy may take a new engine for one that is gone, of the same ``id``; views do not."""
+    monkeypatch.setattr(event, "contains", lambda *_: True)
+    engine = create_engine("sqlite://", poolclass=StaticPool)
+    with with_options(sessionmaker(engine), read_only=True)() as session:
+        with pytest.raises(ReadOnlyError):
+            session.execute(text("CREATE TABLE a (b INTEGER)"))
+        session.rollback()
+    with sessionmaker(engine).begin() as session:
+        session.execute(text("CREATE TABLE a (b INTEGER)"))
+    engine.dispose()

@@ -51,14 +51,15 @@ def check(engine: Engine, pool: PoolSettings, waiting: Waiting) -> None:
 
     @event.listens_for(engine, "checkout")
     def look(connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: object) -> None:
-        returned = record.info.pop(_RETURNED, None)
+        info = record.info
+        returned = info.pop(_RETURNED, None)
         if returned is None:  # it is new
             return
-        heard: Callable[[], bool] = record.info[_HEARD]
+        heard: Callable[[], bool] = info[_HEARD]
         if clears or heard() or time.monotonic() - returned >= pool.ping_after:
             deadline = deadline_of(record)
             if clears:  # what a view left on it goes as well
-                standing.forget(record.info)
+                standing.forget(info)
             left = math.inf if deadline is None else max(0.0, deadline - time.monotonic())
             _ask(ask, connection, min(pool.ping_timeout, left), waiting)
 

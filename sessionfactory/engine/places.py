@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import sys
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,6 +27,8 @@ _LIBRARIES: Final = (
     contextlib.__file__,
     "<",  # generated code: SQLAlchemy's and attrs' wrappers
 )
+_LIBRARY: Final = 1
+_GUARDED: Final = 2
 # In its frames, the local variable ``session``, or else ``self``, is the session that is guarded.
 _GUARD: Final = str(Path(__file__).parents[1] / "shared.py")
 # Above these frames is who runs the event loop, and not who wrote the task.
@@ -56,17 +57,17 @@ def caller() -> tuple[FrameType | None, Session | None]:
 
     Both at once, because each checkout asks: the stack is walked a single time.
     """
+    is_awaited = _waiting_greenlet() is not None
     session: Session | None = None
-    frame: FrameType | None = _getframe(1)
-    while frame is not None:
-        file = frame.f_code.co_filename
-        if file == _GUARD and session is None:
+    frame: FrameType | None = _getframe(2)  # from whoever asks
+    while frame is not None and (kind := _kind_of(frame.f_code.co_filename)):
+        if kind == _GUARDED and session is None:
             found = frame.f_locals
             session = found.get("session", found.get("self"))
-        elif not is_library(file):  # the guard stands between SQLAlchemy and what is the user's
-            break
-        frame = frame.f_back
-    if _waiting_greenlet() is not None:
+            if is_awaited:  # the user's frame is not on this stack
+                break
+        frame = frame.f_back  # the guard stands between SQLAlchemy and what is the user's
+    if is_awaited:
         return user_frame(), session
     return (None if frame is None or _runs_a_loop(frame) else frame), session
 
@@ -133,10 +134,21 @@ def describe(place: Place) -> str:
     return f"{code.co_filename}:{line or code.co_firstlineno} in {code.co_qualname}"
 
 
-@cache
 def is_library(file: str) -> bool:
     """Say whether a file is SQLAlchemy's, this package's, or what is between."""
-    return file.startswith(_LIBRARIES)
+    return _kind_of(file) != 0
+
+
+class _Kinds(dict[str, int]):
+    """What a file is, by its name: looked up for each frame of each checkout."""
+
+    def __missing__(self, file: str) -> int:
+        kind = _GUARDED if file == _GUARD else _LIBRARY if file.startswith(_LIBRARIES) else 0
+        self[file] = kind
+        return kind
+
+
+_kind_of: Final = _Kinds().__getitem__
 
 
 def _waiting_greenlet() -> Any:

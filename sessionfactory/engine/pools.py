@@ -37,6 +37,8 @@ class LedgerPool(Pool):
         """Return a connection on which nothing stands; see ``standing``."""
         while True:
             proxy = super().connect()
+            if not standing.is_left_on(proxy.info):
+                return proxy
             try:
                 standing.take_back(proxy.info, proxy.dbapi_connection)
             except BaseException as error:

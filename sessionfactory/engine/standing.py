@@ -61,6 +61,15 @@ def stand(view: Engine, engine: Engine, make: Callable[[Dialect], Standing]) -> 
     vars(view)["raw_connection"] = raw_connection
 
 
+def is_left_on(info: dict[Any, Any]) -> bool:
+    """Say whether something stands on a connection.
+
+    Args:
+        info: the dictionary that goes with the connection.
+    """
+    return _STANDING in info
+
+
 def take_back(info: dict[Any, Any], connection: DBAPIConnection | None) -> None:
     """Take back what stands on a connection, if anything does.
 

@@ -224,7 +224,11 @@ def test_views_are_session_factories(factory: SqlAlchemySessionFactory) -> None:
 
 def test_engine_in_the_place_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLAlchemy may take a new engine for one that is gone, of the same ``id``; views do not."""
-    monkeypatch.setattr(event, "contains", lambda *_: True)
+
+    def contains(*_: object) -> bool:
+        return True
+
+    monkeypatch.setattr(event, "contains", contains)
     engine = create_engine("sqlite://", poolclass=StaticPool)
     with with_options(sessionmaker(engine), read_only=True)() as session:
         with pytest.raises(ReadOnlyError):

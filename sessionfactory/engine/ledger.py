@@ -193,8 +193,8 @@ class Ledger:
             if connection is not None
         }
         holds = (*self.holds, *detached.values())
-        self.opening.clear()
-        for book in (self._open, self._holds, self._waiting, self._told, self._detached):
+        books = (self._open, self._holds, self._waiting, self._told, self._detached, self.opening)
+        for book in books:
             book.clear()
         return holds, tuple(opened.values())
 

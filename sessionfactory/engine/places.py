@@ -121,7 +121,7 @@ def _runs_a_loop(frame: FrameType) -> bool:
 
 def _outside(frame: FrameType | None) -> FrameType | None:
     """Return the innermost frame that is not the libraries', from a frame on."""
-    while frame is not None and is_library(frame.f_code.co_filename):
+    while frame is not None and _kind_of(frame.f_code.co_filename):
         frame = frame.f_back
     return frame
 

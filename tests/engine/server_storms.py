@@ -183,6 +183,7 @@ class ThreadStorm(ServerStorm):
         gc.unfreeze()
         for caller in callers:
             caller.join()
+        gc.collect()  # what the last of them dropped
         factory = self._factory
         pool = self._pool(factory)
         until(lambda: (*self._books(factory), pool.taken()) == (0, 0, 0))

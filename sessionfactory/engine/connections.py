@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.util.concurrency import await_only
@@ -109,8 +110,8 @@ def send(connection: DBAPIConnection, statements: str) -> int:
     return rows
 
 
-def listener(connection: DBAPIConnection) -> Callable[[], bool]:
-    """Return a function that says whether a connection's socket has something to tell.
+def listener(connection: DBAPIConnection) -> Callable[[], object]:
+    """Return a function that says, by its truth, whether a connection's socket has news.
 
     On an idle connection that is its end, or a last notice; but it may be news that the server sent
     by itself, such as a NOTIFY. No round trip, under TLS too; about half a microsecond.
@@ -126,7 +127,7 @@ def listener(connection: DBAPIConnection) -> Callable[[], bool]:
     # asyncpg reads as soon as something comes, and then closes the socket itself.
     is_closed: Callable[[], bool] | None = getattr(driver, "is_closed", None)
     if is_closed is None:
-        return lambda: bool(poll.poll(0))
+        return partial(poll.poll, 0)
     return lambda: is_closed() or bool(poll.poll(0))
 
 

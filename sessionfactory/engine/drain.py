@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
     from sessionfactory.engine.ledger import Hold, Ledger
-    from sessionfactory.engine.pools import LedgerPool
+    from sessionfactory.engine.ledger_pool import LedgerPool
     from sessionfactory.engine.waiting import Waiting
     from sessionfactory.errors import SessionFactoryError
     from sessionfactory.status import Holder

@@ -109,6 +109,7 @@ class FairPool(TimelyPool):
         self._idle: deque[FairRecord] = deque()
         self._next_idle = self._idle.pop if use_lifo else self._idle.popleft
         self._line = Line(self._waiter, self._free, self._put_back)
+        self._waiters = self._line.waiters
         self._limit = pool_size + max_overflow if pool_size > 0 and max_overflow >= 0 else None
         self._permits = self._new_permits()
         self._connector = self._new_connector() if connect_in_time else None
@@ -185,13 +186,16 @@ class FairPool(TimelyPool):
 
     def waiting(self) -> int:
         """Return how many callers wait for a connection."""
-        return len(self._line.waiters)
+        return len(self._waiters)
 
     def _do_get(self) -> ConnectionPoolEntry:
         now = monotonic()
         deadline = None if self._timeout is None else now + self._timeout
         # Nobody overtakes: what comes back after this look is for those who wait by then.
-        record = None if self._line.waiters else self._idle_one()
+        try:
+            record = None if self._waiters else self._next_idle()
+        except IndexError:
+            record = None
         if record is None:
             record = self._line.stand(partial(self._wait, deadline))
             if record is None:
@@ -211,7 +215,7 @@ class FairPool(TimelyPool):
     # Its own records, and no others, come back to a pool.
     def _do_return_conn(self, record: FairRecord) -> None:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
         self._put_back(record)
-        if self._line.waiters:
+        if self._waiters:
             self._line.settle()
         if len(self._idle) > self._size > 0:
             try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from sqlalchemy.orm import Session
@@ -25,6 +26,26 @@ _COUNTERS: Final = (
     ("sqlalchemy.orm.loading", "_new_runid"),
     ("sqlalchemy.dialects.postgresql._psycopg_common", "_server_side_id"),
 )
+
+entry_of: Final[Callable[[PoolProxiedConnection], ConnectionPoolEntry]] = attrgetter(
+    "_connection_record"
+)
+"""Returns the pool's entry for a connection that was checked out just now.
+
+A listener to ``checkout`` is given it, too, but to have one costs more than all that we do there.
+``tests/engine/test_pools.py`` notices if it moves.
+"""
+
+
+def fail_checkout(proxy: PoolProxiedConnection, error: BaseException) -> None:
+    """Close a connection that was checked out just now, and have its pool know.
+
+    What SQLAlchemy does where a listener to ``checkout`` raises. ``proxy.invalidate()`` would keep
+    the place of the connection if it is cancelled while it says farewell to the server.
+    ``tests/engine/test_pools.py`` notices if it moves.
+    """
+    entry: Any = entry_of(proxy)
+    entry._checkin_failed(error)  # noqa: SLF001
 
 
 def connect_through(dialect: Dialect, connect: Callable[..., DBAPIConnection]) -> None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import threading
-import time
 import weakref
 from asyncio import _get_running_loop
+from threading import current_thread
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -24,6 +24,7 @@ from sessionfactory.errors import ClosedError
 from sessionfactory.status import Holder, PoolStatus
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Generator
 
     from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from sessionfactory.engine.places import Place
 
-Who = tuple[threading.Thread, "asyncio.Task[object] | None"]
+Who = tuple["threading.Thread", "asyncio.Task[object] | None"]
 """A thread, and the task that runs in it, if one does."""
 
 _log = logging.getLogger("sessionfactory")
@@ -57,7 +58,7 @@ class Hold:
     def holder(self) -> Holder:
         """This hold as people read it."""
         owner = f"task {self.task.get_name()}" if self.task else f"thread {self.thread.name}"
-        return Holder(self._where(), owner, time.monotonic() - self.since)
+        return Holder(self._where(), owner, monotonic() - self.since)
 
     def _where(self) -> str:
         used = places.describe(self.used) if self.used else "unknown"
@@ -82,6 +83,7 @@ class Ledger:
 
     Attributes:
         opening: who is being given a connection by a pool that does not count them itself.
+        on_hold: called at each checkout, if it is set.
     """
 
     def __init__(self, name: str, size: int, limit: int | None, *, in_memory: bool = False) -> None:
@@ -91,6 +93,7 @@ class Ledger:
         self.in_memory = in_memory
         self.closed = False
         self.opening: dict[object, None] = {}
+        self.on_hold: Callable[[], object] | None = None
         self._open: dict[int, DBAPIConnection] = {}
         self._holds: dict[ConnectionPoolEntry, Hold] = {}
         self._waiting: dict[Any, Who] = {}
@@ -101,9 +104,7 @@ class Ledger:
         """Listen to a pool, and to every pool that replaces it."""
         event.listen(pool, "close", self._note_close)
         event.listen(pool, "close_detached", self._note_close)
-        event.listen(pool, "detach", self._note_detach)
-        event.listen(pool, "checkout", self._note_checkout)
-        event.listen(pool, "checkin", self._note_checkin)
+        event.listen(pool, "detach", self._note_close)
 
     def keep_opened(self, pool: Pool) -> None:
         """Count new connections; listen last, so that one whose set-up failed is not counted."""
@@ -121,7 +122,7 @@ class Ledger:
 
     def ask(self, caller: object) -> None:
         """Note that a caller waits for a connection."""
-        self._waiting[caller] = threading.current_thread(), current_task()
+        self._waiting[caller] = current_thread(), current_task()
 
     def answer(self, caller: object) -> None:
         """Note that a caller waits no longer."""
@@ -214,38 +215,39 @@ class Ledger:
     def _note_close(self, connection: DBAPIConnection, _record: object = None) -> None:
         self._open.pop(id(connection), None)
 
-    def _note_detach(self, connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
-        self._note_close(connection)
-        hold = self._holds.get(record)
-        proxy = None if hold is None else hold.proxy()
-        if hold is not None and proxy is not None:
-            self._detached[proxy] = hold  # not ours to wait for, but a fork concerns it
-        self._note_checkin(connection, record)
-
-    def _note_checkout(
-        self, _: DBAPIConnection, record: ConnectionPoolEntry, proxy: PoolProxiedConnection
+    def note_checkout(
+        self, record: ConnectionPoolEntry, proxy: PoolProxiedConnection, *, is_awaited: bool
     ) -> None:
-        frame, session = places.caller()
+        """Note who has a connection from now on: this thread, this task, this place.
+
+        Args:
+            record: the pool's entry.
+            proxy: what its holder has.
+            is_awaited: whether this runs in a greenlet of SQLAlchemy's.
+        """
+        frame, session = places.caller(is_awaited=is_awaited)
         self._holds[record] = Hold(
             record,
             weakref.ref(proxy),  # weak: a session that is dropped gives its connection back
-            time.monotonic(),
-            threading.current_thread(),
-            current_task(),
-            (frame.f_code, frame.f_lasti) if frame else None,
-            weakref.ref(session) if session is not None else None,
-            places.opening_of(session) if session is not None else None,
+            monotonic(),
+            current_thread(),
+            None if _get_running_loop() is None else current_task(),
+            None if frame is None else (frame.f_code, frame.f_lasti),
+            None if session is None else weakref.ref(session),
+            None if session is None else places.opening_of(session),
         )
-        # After the entry: either ``close`` sees the hold, or this sees that it closed meanwhile.
-        if self.closed:
-            self.refuse_if_closed()
+        if self.on_hold is not None:
+            self.on_hold()
 
-    def _note_checkin(
-        self, _connection: DBAPIConnection | None, record: ConnectionPoolEntry
-    ) -> None:
+    def note_return(self, record: ConnectionPoolEntry) -> None:
+        """Note that nobody has a connection any more, or that it is its holder's own now."""
         hold = self._holds.pop(record, None)
-        if hold is not None and hold.proxy() is None:
-            self._tell_of_dropped(hold)
+        if hold is not None:
+            proxy = hold.proxy()
+            if proxy is None:
+                self._tell_of_dropped(hold)
+            elif record.dbapi_connection is None and id(proxy.dbapi_connection) in self._open:
+                self._detached[proxy] = hold  # not ours to wait for, but a fork concerns it
         if self.closed:
             for listener in tuple(self._told.values()):
                 listener()

@@ -8,11 +8,11 @@ which was idle for a while is asked; within a time limit, for it may not answer.
 from __future__ import annotations
 
 import math
-import time
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING, Final, cast
 
 from sqlalchemy import event
-from sqlalchemy.exc import InvalidatePoolError
 
 from sessionfactory.engine import connections, standing, state
 from sessionfactory.engine.records import deadline_of
@@ -23,56 +23,61 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry
+    from sqlalchemy.pool.base import _ConnectionRecord
 
     from sessionfactory.engine.waiting import Waiting
     from sessionfactory.settings import PoolSettings
 
-_RETURNED: Final = "sessionfactory_returned"
+RETURNED: Final = "sessionfactory_returned"
+"""Since when a connection rests, on the monotonic clock: a key of what its pool's entry notes."""
 _HEARD: Final = "sessionfactory_heard"
 
 
-def check(engine: Engine, pool: PoolSettings, waiting: Waiting) -> None:
-    """Look at a connection at each checkout; ping it if there is something, or after a while.
+class Liveness:
+    """Looks at connections before they are given out; pings those that rested for a while.
 
-    With ``pool.reset="state"``, clear it at each checkout instead: that is a ping, too. One that
-    does not answer is replaced, and so are all others that were opened before: what broke it, a
-    restart or a fail-over, most likely broke them too.
+    With ``pool.reset="state"``, clears them instead: that is a ping, too. Thread-safe.
+
+    Args:
+        engine: whose connections they are.
+        pool: the settings.
+        waiting: how this half waits.
     """
-    clears = pool.reset == "state"
-    ask = state.clearing(engine) if clears else engine.dialect.do_ping
 
-    @event.listens_for(engine, "connect")
-    def learn_to_look(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
-        record.info[_HEARD] = connections.listener(connection)
+    def __init__(self, engine: Engine, pool: PoolSettings, waiting: Waiting) -> None:
+        self._clears = pool.reset == "state"
+        self._ask = state.clearing(engine) if self._clears else engine.dialect.do_ping
+        self._ping_after = -math.inf if self._clears else pool.ping_after
+        self._ping_timeout = pool.ping_timeout
+        self._waiting = waiting
+        event.listen(engine, "connect", _learn_to_look)
 
-    @event.listens_for(engine, "checkin")
-    def note_return(_connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
-        record.info[_RETURNED] = time.monotonic()
-
-    @event.listens_for(engine, "checkout")
-    def look(connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: object) -> None:
+    def vouches_for(self, record: ConnectionPoolEntry) -> bool:
+        """Say whether a connection can be used; one that does not answer is hung up."""
         info = record.info
-        returned = info.pop(_RETURNED, None)
-        if returned is None:  # it is new
-            return
-        heard: Callable[[], bool] = info[_HEARD]
-        if clears or heard() or time.monotonic() - returned >= pool.ping_after:
-            deadline = deadline_of(record)
-            if clears:  # what a view left on it goes as well
-                standing.forget(info)
-            left = math.inf if deadline is None else max(0.0, deadline - time.monotonic())
-            _ask(ask, connection, min(pool.ping_timeout, left), waiting)
+        returned: float | None = info.get(RETURNED)
+        if returned is None or record.dbapi_connection is None:  # it is new, or will be
+            return True
+        heard: Callable[[], object] = info[_HEARD]
+        if monotonic() - returned < self._ping_after and not heard():
+            return True
+        # One that is due, or suspected with others, is replaced now, and not asked before.
+        connection = cast("_ConnectionRecord", record).get_connection()
+        return RETURNED not in info or self._answers(connection, record)
+
+    def _answers(self, connection: DBAPIConnection, record: ConnectionPoolEntry) -> bool:
+        if self._clears:  # what a view left on it goes as well
+            standing.forget(record.info)
+        deadline = deadline_of(record)
+        left = math.inf if deadline is None else max(0.0, deadline - monotonic())
+        hang_up = partial(connections.hang_up, connection)
+        try:
+            with self._waiting.alarm(min(self._ping_timeout, left), hang_up):
+                self._ask(connection)
+        except Exception:  # noqa: BLE001 - whatever it says, it is not usable
+            return False
+        return True
 
 
-def _ask(
-    ask: Callable[[DBAPIConnection], object],
-    connection: DBAPIConnection,
-    timeout: float,
-    waiting: Waiting,
-) -> None:
-    """Ask something of a connection, and hang it up if it does not answer in time: that ends it."""
-    try:
-        with waiting.alarm(timeout, lambda: connections.hang_up(connection)):
-            ask(connection)
-    except Exception as error:
-        raise InvalidatePoolError from error
+def _learn_to_look(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+    record.info[_HEARD] = connections.listener(connection)

@@ -7,10 +7,9 @@ other. So a pool whose loop is gone is replaced, and one whose loop still runs r
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Self
 
-from sqlalchemy.pool import Pool
-
+from sessionfactory.engine.ledger_pool import LedgerPool
 from sessionfactory.errors import EventLoopError
 
 if TYPE_CHECKING:
@@ -18,14 +17,11 @@ if TYPE_CHECKING:
 
     from sqlalchemy.pool import PoolProxiedConnection
 
-    from sessionfactory.engine.ledger import Ledger
 
-
-class LoopBound(Pool):
+class LoopBound(LedgerPool):
     """A pool that serves one event loop. Mixed into the pools of async engines."""
 
-    ledger: Ledger
-    replace: Callable[[Pool], Pool] | None = None
+    replace: Callable[[LoopBound], LoopBound] | None = None
     """Puts a new pool in the place of one whose loop is gone, and returns it; ``None`` where the
     connections may move: a database in memory is its connection, and aiosqlite lets it.
     """
@@ -38,7 +34,7 @@ class LoopBound(Pool):
 
     def recreate(self) -> Self:
         """Return a new pool of the same settings, for the next event loop."""
-        pool = cast("Self", super().recreate())
+        pool = super().recreate()
         pool.replace = self.replace
         return pool
 
@@ -50,18 +46,18 @@ class LoopBound(Pool):
         except RuntimeError:  # no loop runs here
             return self.loop is None or not self.loop.is_running()
 
-    def connect(self) -> PoolProxiedConnection:
+    def check_out(self) -> PoolProxiedConnection:
         """Return a connection, from the pool of the running event loop.
 
         Raises:
             EventLoopError: another event loop uses this pool, and still runs.
         """
         if self.loop is asyncio.get_running_loop():
-            return super().connect()
+            return super().check_out()
         pool = self.of_this_loop()
-        return super().connect() if pool is self else pool.connect()
+        return super().check_out() if pool is self else pool.check_out()
 
-    def of_this_loop(self) -> Pool:
+    def of_this_loop(self) -> LoopBound:
         """Return this pool, or the one that replaces it in the running event loop.
 
         Raises:

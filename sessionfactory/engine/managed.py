@@ -18,7 +18,6 @@ from sessionfactory.engine import (
     forks,
     internals,
     limits,
-    liveness,
     overdue,
     pipelining,
     poolers,
@@ -31,6 +30,7 @@ from sessionfactory.engine.drain import dispose, drain, strike_out
 from sessionfactory.engine.errors import unwrap
 from sessionfactory.engine.health import Pinger
 from sessionfactory.engine.ledger import Ledger
+from sessionfactory.engine.liveness import Liveness
 from sessionfactory.engine.loops import LoopBound
 from sessionfactory.engine.options import TransactionOptions
 from sessionfactory.engine.pools import (
@@ -38,7 +38,6 @@ from sessionfactory.engine.pools import (
     AsyncLedgerQueuePool,
     LedgerFairPool,
     LedgerNullPool,
-    LedgerPool,
     LedgerQueuePool,
 )
 from sessionfactory.engine.waiting import Tasks, Threads
@@ -48,8 +47,8 @@ from sessionfactory.validation import as_table
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
-    from sqlalchemy.pool import Pool
 
+    from sessionfactory.engine.ledger_pool import LedgerPool
     from sessionfactory.settings import DatabaseSettings
 
 
@@ -198,12 +197,12 @@ class ManagedEngine:
             internals.free_first_connect(self._engine.pool)
             self._engine.dispose(close=False)
 
-    def _replace(self, pool: Pool) -> Pool:
+    def _replace(self, pool: LoopBound) -> LoopBound:
         """Put a new pool in the place of one whose event loop is gone."""
         engine = self.engine
         with self._lock:
             if engine.pool is pool:
-                if cast("LoopBound", pool).loop_is_closed:
+                if pool.loop_is_closed:
                     strike_out(
                         self.ledger, f"The event loop of this session of {self.name!r} ended"
                     )
@@ -212,7 +211,7 @@ class ManagedEngine:
                 cast("AsyncLedgerFairPool | AsyncLedgerQueuePool", pool).retire()
                 self._pinger = Pinger(self._waiting)
                 engine.dispose(close=False)
-        return engine.pool
+        return cast("LoopBound", engine.pool)
 
     def _build(self) -> Engine:
         tls.warn_of_risk(self.settings, self.name)
@@ -236,7 +235,8 @@ class ManagedEngine:
         if engine.dialect.name == "sqlite":
             sqlite.prepare(engine, self.settings.sqlite, self.name)
         elif self.settings.pool.pre_ping or self.settings.pool.reset == "state":
-            liveness.check(engine, self.settings.pool, self._waiting)
+            watched = Liveness(engine, self.settings.pool, self._waiting)
+            cast("LedgerPool", engine.pool).liveness = watched
         if self.settings.pool.hold_warning is not None:
             renew = overdue.warn_of_long_holds(engine, self.ledger, self.settings.pool.hold_warning)
             self._renewals.append(renew)

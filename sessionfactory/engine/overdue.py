@@ -29,7 +29,7 @@ def warn_of_long_holds(engine: Engine, ledger: Ledger, after: float) -> Callable
         what to call in a forked child, where the timer's thread does not exist.
     """
     watch = _Watch(ledger, after)
-    event.listen(engine, "checkout", watch.begin)
+    ledger.on_hold = watch.begin
     event.listen(engine, "engine_disposed", watch.end)
     return watch.start_anew
 
@@ -46,11 +46,12 @@ class _Watch:
         self._timer: threading.Timer | None = None
         self._told: set[Hold] = set()
 
-    def begin(self, *_: object) -> None:
-        """Watch, from a checkout on."""
-        with self._lock:
-            if self._timer is None:
-                self._timer = self._wait(self._after)
+    def begin(self) -> None:
+        """Watch, from a checkout on, which is in the books by now."""
+        if self._timer is None:
+            with self._lock:
+                if self._timer is None:
+                    self._timer = self._wait(self._after)
 
     def end(self, *_: object) -> None:
         """Watch no longer, until the next checkout."""
@@ -67,6 +68,7 @@ class _Watch:
 
     def _look(self) -> None:
         with self._lock:
+            self._timer = None  # first: whoever still saw it is among the holds
             holds = self._ledger.holds
             self._told &= set(holds)
             due = time.monotonic() - self._after
@@ -80,4 +82,5 @@ class _Watch:
                         hold.holder,
                     )
             waited_for = [hold.since - due for hold in holds if hold not in self._told]
-            self._timer = self._wait(max(0.001, min(waited_for))) if waited_for else None
+            if waited_for:
+                self._timer = self._wait(max(0.001, min(waited_for)))

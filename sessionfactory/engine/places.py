@@ -29,6 +29,7 @@ _LIBRARIES: Final = (
 )
 _LIBRARY: Final = 1
 _GUARDED: Final = 2
+_RUNS_A_LOOP: Final = -1
 # In its frames, the local variable ``session``, or else ``self``, is the session that is guarded.
 _GUARD: Final = str(Path(__file__).parents[1] / "shared.py")
 # Above these frames is who runs the event loop, and not who wrote the task.
@@ -52,15 +53,18 @@ def opening_of(session: Session) -> Place | None:
     return place
 
 
-def caller() -> tuple[FrameType | None, Session | None]:
+def caller(*, is_awaited: bool) -> tuple[FrameType | None, Session | None]:
     """Return the frame of the user's code that leads here, and the session whose call it is in.
 
     Both at once, because each checkout asks: the stack is walked a single time.
+
+    Args:
+        is_awaited: whether this runs in a greenlet of SQLAlchemy's.
     """
-    is_awaited = _waiting_greenlet() is not None
     session: Session | None = None
-    frame: FrameType | None = _getframe(2)  # from whoever asks
-    while frame is not None and (kind := _kind_of(frame.f_code.co_filename)):
+    frame: FrameType | None = _getframe(4)  # whoever asked the pool, which asks the ledger
+    kind = _LIBRARY
+    while frame is not None and (kind := _kind_of(frame.f_code.co_filename)) > 0:
         if kind == _GUARDED and session is None:
             found = frame.f_locals
             session = found.get("session", found.get("self"))
@@ -69,7 +73,7 @@ def caller() -> tuple[FrameType | None, Session | None]:
         frame = frame.f_back  # the guard stands between SQLAlchemy and what is the user's
     if is_awaited:
         return user_frame(), session
-    return (None if frame is None or _runs_a_loop(frame) else frame), session
+    return (None if kind == _RUNS_A_LOOP else frame), session
 
 
 def here() -> str | None:
@@ -116,12 +120,12 @@ def _awaiting(spawning: FrameType) -> FrameType | None:
 
 
 def _runs_a_loop(frame: FrameType) -> bool:
-    return frame.f_code.co_filename.startswith(_LOOP)
+    return _kind_of(frame.f_code.co_filename) == _RUNS_A_LOOP
 
 
 def _outside(frame: FrameType | None) -> FrameType | None:
     """Return the innermost frame that is not the libraries', from a frame on."""
-    while frame is not None and _kind_of(frame.f_code.co_filename):
+    while frame is not None and _kind_of(frame.f_code.co_filename) > 0:
         frame = frame.f_back
     return frame
 
@@ -136,14 +140,17 @@ def describe(place: Place) -> str:
 
 def is_library(file: str) -> bool:
     """Say whether a file is SQLAlchemy's, this package's, or what is between."""
-    return _kind_of(file) != 0
+    return _kind_of(file) > 0
 
 
 class _Kinds(dict[str, int]):
     """What a file is, by its name: looked up for each frame of each checkout."""
 
     def __missing__(self, file: str) -> int:
-        kind = _GUARDED if file == _GUARD else _LIBRARY if file.startswith(_LIBRARIES) else 0
+        if file.startswith(_LOOP):
+            kind = _RUNS_A_LOOP
+        else:
+            kind = _GUARDED if file == _GUARD else _LIBRARY * file.startswith(_LIBRARIES)
         self[file] = kind
         return kind
 

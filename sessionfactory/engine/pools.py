@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, cast
 
 from sqlalchemy.exc import TimeoutError as SqlAlchemyTimeoutError
-from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, Pool, QueuePool
+from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, QueuePool
 from sqlalchemy.util.queue import Empty, Full
 
-from sessionfactory.engine import connections, deadlocks, standing
+from sessionfactory.engine import connections, deadlocks
 from sessionfactory.engine.errors import ConnectTimeoutError, PoolExhaustedError
 from sessionfactory.engine.fair import AsyncFairPool, FairPool
+from sessionfactory.engine.ledger_pool import LedgerPool
 from sessionfactory.engine.loops import LoopBound
 
 if TYPE_CHECKING:
@@ -22,61 +23,15 @@ if TYPE_CHECKING:
     from sessionfactory.engine.records import FairRecord
 
 
-class LedgerPool(Pool):
-    """A pool that keeps the books of its factory, and can be closed. Mixed into each kind."""
-
-    ledger: Ledger
-
-    def recreate(self) -> Self:
-        """Return a new pool of the same settings and the same books."""
-        pool = cast("Self", super().recreate())
-        pool.ledger = self.ledger
-        return pool
-
-    def connect(self) -> PoolProxiedConnection:
-        """Return a connection on which nothing stands; see ``standing``."""
-        while True:
-            proxy = super().connect()
-            if not standing.is_left_on(proxy.info):
-                return proxy
-            try:
-                standing.take_back(proxy.info, proxy.dbapi_connection)
-            except BaseException as error:
-                proxy.invalidate(error)  # nobody is to get it in such a state
-                proxy.close()
-                if not isinstance(error, Exception):
-                    raise
-            else:
-                return proxy
-
-    def connect_as_left(self) -> PoolProxiedConnection:
-        """Return a connection with what a view may have left standing on it."""
-        return super().connect()
-
-    def wake(self) -> None:
-        """Have everybody who waits for a connection look whether the factory was closed."""
-
-    def close_idle(self) -> None:
-        """Close the connections that nobody has; whoever asks for one opens it anew."""
-
-    def taken(self) -> int:
-        """Return how many connections are out, or are being opened."""
-        return len(self.ledger.opening) + len(self.ledger.holds)
-
-    def _do_get(self) -> ConnectionPoolEntry:
-        self.ledger.refuse_if_closed()
-        return super()._do_get()
-
-
 class _Counting(LedgerPool):
     """Mixed into SQLAlchemy's pools, which do not know how many of theirs are being opened."""
 
-    def connect(self) -> PoolProxiedConnection:
+    def check_out(self) -> PoolProxiedConnection:
         """Return a connection, which counts as taken until it is in the books."""
         caller = object()
         self.ledger.opening[caller] = None
         try:
-            return super().connect()
+            return super().check_out()
         finally:
             self.ledger.opening.pop(caller, None)
 
@@ -142,12 +97,15 @@ class _WakeUp:
         """Do nothing: there is no connection."""
 
 
-class LedgerQueuePool(_Counting, QueuePool):  # pyright: ignore[reportIncompatibleMethodOverride]  # recreate() says Self
-    """SQLAlchemy's ``QueuePool``, which says who holds its connections when it runs dry."""
+class _AskingQueuePool(QueuePool):
+    """SQLAlchemy's ``QueuePool``, which notes who waits, and can have them wait no longer."""
 
-    # So that ``echo_pool``, and whoever sets the level of "sqlalchemy.pool", reaches it.
-    _sqla_logger_namespace = "sqlalchemy.pool.QueuePool"
-    _disposed = False
+    ledger: Ledger
+
+    def turn_away(self) -> None:
+        """Have everybody who waits for a connection look whether the factory was closed."""
+        with suppress(Full):  # then there is a connection to take, and nobody waits
+            self._pool.put(cast("ConnectionPoolEntry", _WakeUp()), block=False)
 
     def _do_get(self) -> ConnectionPoolEntry:
         caller = object()
@@ -160,9 +118,21 @@ class LedgerQueuePool(_Counting, QueuePool):  # pyright: ignore[reportIncompatib
         finally:
             self.ledger.answer(caller)
         if isinstance(cast("object", record), _WakeUp):
-            self.wake()  # the next one
+            self.turn_away()  # the next one
             self.ledger.refuse_if_closed()
         return record
+
+
+class LedgerQueuePool(_Counting, _AskingQueuePool):  # pyright: ignore[reportIncompatibleMethodOverride]  # recreate() says Self
+    """SQLAlchemy's ``QueuePool``, which says who holds its connections when it runs dry."""
+
+    # So that ``echo_pool``, and whoever sets the level of "sqlalchemy.pool", reaches it.
+    _sqla_logger_namespace = "sqlalchemy.pool.QueuePool"
+    _disposed = False
+
+    def wake(self) -> None:
+        """Have everybody who waits for a connection look whether the factory was closed."""
+        self.turn_away()
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
         super()._do_return_conn(record)
@@ -192,11 +162,6 @@ class LedgerQueuePool(_Counting, QueuePool):  # pyright: ignore[reportIncompatib
 
     def _close_entry(self, record: ConnectionPoolEntry) -> None:
         record.close()
-
-    def wake(self) -> None:
-        """Have everybody who waits for a connection look whether the factory was closed."""
-        with suppress(Full):  # then there is a connection to take, and nobody waits
-            self._pool.put(cast("ConnectionPoolEntry", _WakeUp()), block=False)
 
 
 class AsyncLedgerQueuePool(LoopBound, LedgerQueuePool, AsyncAdaptedQueuePool):  # pyright: ignore[reportIncompatibleMethodOverride]  # recreate() says Self

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from sessionfactory.engine import connections
+from sessionfactory.engine import connections, internals
 from sessionfactory.engine.listening import listen_once
 from sessionfactory.errors import Fault, SettingsError
 
@@ -53,8 +53,7 @@ def stand(view: Engine, engine: Engine, make: Callable[[Dialect], Standing]) -> 
         try:
             _put(proxy, standing(view.dialect))
         except BaseException as error:
-            proxy.invalidate(error)
-            proxy.close()
+            internals.fail_checkout(proxy, error)
             raise
         return proxy
 

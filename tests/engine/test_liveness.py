@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal, cast
 
 import pytest
 from sqlalchemy import event, text
+from sqlalchemy.exc import OperationalError
 
 from sessionfactory import (
     AsyncSqlAlchemySessionFactory,
@@ -24,6 +25,7 @@ from tests.engine.restarts import DEATHS, DRIVERS, POOL, SYNC, Death, UnderLoad,
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
+    from sessionfactory.engine.fair import FairPool
     from sessionfactory.testing import MariaDBServer, PostgresServer
 
 ASYNC: Final = ("psycopg", "asyncpg")
@@ -172,6 +174,61 @@ async def _async_through(proxy: FaultProxy, factory: AsyncSqlAlchemySessionFacto
         proxy.black_hole()
         async with factory() as session:
             assert await session.scalar(ONE) == 1
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("driver", ASYNC)
+@pytest.mark.asyncio
+async def test_cancelled_ping(driver: str, times: int, postgres_server: PostgresServer) -> None:
+    """A connection whose ping was cancelled halfway is given to nobody, and its place is free."""
+    pool = PoolSettings(size=1, max_overflow=0, ping_after=0, ping_timeout=30)
+    with FaultProxy(postgres_server.url) as proxy:
+        settings = DatabaseSettings(proxy.url.set(drivername=f"postgresql+{driver}"), pool=pool)
+        async with AsyncSqlAlchemySessionFactory(settings) as factory:
+
+            async def ask() -> object:
+                async with factory() as session:
+                    try:
+                        return await session.scalar(text("SELECT pg_backend_pid()"))
+                    except asyncio.CancelledError as error:
+                        told.append(error)  # and with it all that was in hand
+                        raise
+
+            told: list[asyncio.CancelledError] = []
+            first = await ask()
+            proxy.black_hole()
+            asking = asyncio.create_task(ask())
+            while cast("FairPool", factory.engine.pool).checkedout() == 0:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            for _ in range(times):  # the second time, while it says farewell to the server
+                asking.cancel()
+                for _ in range(5):
+                    await asyncio.sleep(0)
+            proxy.restore()  # for psycopg, which asks the server for seconds to give it up
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+            assert await ask() != first
+            assert (factory.status().size, factory.status().in_use) == (1, 0)
+
+
+@pytest.mark.parametrize("driver", SYNC)
+def test_connection_that_could_not_be_replaced(
+    driver: str, postgres_server: PostgresServer
+) -> None:
+    """The place of a dead connection is kept for the next one, when there is a server again."""
+    pool = PoolSettings(size=1, max_overflow=0)
+    with FaultProxy(postgres_server.url) as proxy:
+        settings = DatabaseSettings(proxy.url.set(drivername=f"postgresql+{driver}"), pool=pool)
+        with SqlAlchemySessionFactory(settings) as factory:
+            with factory() as session:
+                assert session.scalar(ONE) == 1
+            proxy.refuse(existing="cut")
+            for _ in range(2):
+                with factory() as session, pytest.raises(OperationalError):
+                    session.scalar(ONE)
+            proxy.restore()
+            with factory() as session:
+                assert session.scalar(ONE) == 1
 
 
 def test_drivers_without_a_socket(monkeypatch: pytest.MonkeyPatch) -> None:

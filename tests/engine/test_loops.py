@@ -16,8 +16,10 @@ from sessionfactory import (
     DatabaseSettings,
     EventLoopError,
     PoolSettings,
+    with_options,
 )
 from sessionfactory.engine import connections
+from sessionfactory.engine.loops import LoopBound
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.ext.asyncio import AsyncSession
 
+    from sessionfactory import AsyncSessionFactory
     from sessionfactory.testing import MariaDBServer, PostgresServer
 
 DATABASES = ("psycopg", "asyncpg", "aiomysql", "aiosqlite")
@@ -67,6 +70,27 @@ def test_twenty_loops_in_a_row(factory: AsyncSqlAlchemySessionFactory) -> None:
         assert asyncio.run(ask_eight_times(factory)) == [1] * 8
         assert factory.status().size <= 3
     gc.collect()  # what a loop that is gone left open would warn now
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+def test_view_in_the_next_loop(driver: str, postgres_server: PostgresServer) -> None:
+    """A view whose settings stay on its connections goes on in the next loop, and may come first.
+
+    And whoever gets a connection after the view finds nothing of it there.
+    """
+    url = f"postgresql+{driver}://" + postgres_server.url.partition("://")[2]
+    pool = PoolSettings(size=1, max_overflow=0, timeout=5)
+    factory = AsyncSqlAlchemySessionFactory(DatabaseSettings(url, pool=pool))
+    view = with_options(factory, isolation_level="AUTOCOMMIT", read_only=True)
+    is_read_only = text("SHOW default_transaction_read_only")
+
+    async def look(sessions: AsyncSessionFactory[AsyncSession]) -> object:
+        async with sessions() as session:
+            return await session.scalar(is_read_only)
+
+    for sessions in (view, view, factory, view, factory):
+        assert asyncio.run(look(sessions)) == ("on" if sessions is view else "off")
+    asyncio.run(factory.aclose())
 
 
 @pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
@@ -162,6 +186,7 @@ def test_two_loops_find_the_same_loop_gone(factory: AsyncSqlAlchemySessionFactor
     """Only one of two that come at once replaces the pool."""
     asyncio.run(ask(factory))
     pool = factory.engine.pool
+    assert isinstance(pool, LoopBound)
     new = factory._managed._replace(pool)
     assert factory._managed._replace(pool) is new
 

@@ -16,6 +16,7 @@ from sessionfactory.engine.places import note_opening
 from sessionfactory.errors import ClosedError, Fault, SettingsError
 from sessionfactory.lasting import end_session, lasting, overrides_close, run_scope
 from sessionfactory.settings import DatabaseSettings
+from sessionfactory.shared import refuse_class
 from sessionfactory.unseen import unseen
 
 if TYPE_CHECKING:
@@ -135,6 +136,7 @@ class AsyncSqlAlchemySessionFactory(Generic[A]):
 
     Raises:
         SettingsError: no engine could be built from these settings, or greenlet is not installed.
+        TypeError: ``session_class`` is no class of sessions.
     """
 
     settings: DatabaseSettings = attrs.field(repr=False)
@@ -153,6 +155,7 @@ class AsyncSqlAlchemySessionFactory(Generic[A]):
         # Types forbid it; the untyped caller gets a sentence, and his URL is not quoted.
         if not isinstance(self.settings, DatabaseSettings):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise SettingsError([Fault("", "expected DatabaseSettings: DatabaseSettings(url)")])
+        refuse_class(self.session_class, AsyncSession)
         self._managed = ManagedEngine(self.settings, self.name, is_async=True)
         self._lasting = lasting(self.session_class, self.settings.session.owner)
 

@@ -13,7 +13,7 @@ from sessionfactory.engine.managed import ManagedEngine
 from sessionfactory.engine.places import note_opening
 from sessionfactory.errors import ClosedError, Fault, SettingsError
 from sessionfactory.settings import DatabaseSettings
-from sessionfactory.shared import guarded
+from sessionfactory.shared import guarded, refuse_class
 from sessionfactory.unseen import unseen
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ class SqlAlchemySessionFactory(Generic[S]):
 
     Raises:
         SettingsError: no engine could be built from these settings.
+        TypeError: ``session_class`` is no class of sessions.
     """
 
     settings: DatabaseSettings = attrs.field(repr=False)
@@ -119,6 +120,7 @@ class SqlAlchemySessionFactory(Generic[S]):
         # Types forbid it; the untyped caller gets a sentence, and his URL is not quoted.
         if not isinstance(self.settings, DatabaseSettings):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise SettingsError([Fault("", "expected DatabaseSettings: DatabaseSettings(url)")])
+        refuse_class(self.session_class, Session)
         self._managed = ManagedEngine(self.settings, self.name)
 
     def __call__(self) -> S:

@@ -216,6 +216,7 @@ class AsyncSessionFactoryRegistry(Generic[A]):
 
         Raises:
             ValueError: the name is taken.
+            TypeError: this is no session factory.
         """
         self._catalogue.register(name, factory)
 
@@ -232,6 +233,9 @@ class AsyncSessionFactoryRegistry(Generic[A]):
             name: the database.
             factory: what ``get`` returns in the block.
             reader: what ``reader`` returns; by default ``factory`` too.
+
+        Raises:
+            TypeError: this is no session factory.
         """
         return self._catalogue.override(name, factory, reader)
 

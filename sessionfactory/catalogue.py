@@ -11,6 +11,7 @@ from sessionfactory.kinds import make_factory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
+    from contextlib import AbstractContextManager
 
     from sessionfactory.configuration import Configuration
     from sessionfactory.settings import DatabaseSettings
@@ -57,6 +58,8 @@ class Catalogue(Generic[F]):
 
     def missing(self, name: str) -> str:
         """Return the sentence that says how to configure a database."""
+        if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"the name of a database is text, not {type(name).__name__}")
         return self._configuration.missing(name, self.names)
 
     def get(self, name: str) -> F:
@@ -107,6 +110,7 @@ class Catalogue(Generic[F]):
 
     def register(self, name: str, factory: F) -> None:
         """Give a name to a factory made elsewhere; a name that is taken is a ``ValueError``."""
+        _refuse_no_factory("register", factory)
         with self._lock:
             if self._closed:
                 raise ClosedError(f"The registry is closed; it takes no factory for {name!r}")
@@ -114,10 +118,15 @@ class Catalogue(Generic[F]):
                 raise ValueError(f"There is a database {name!r} already; override() replaces one")
             self._registered[name] = factory
 
-    @contextmanager
-    def override(self, name: str, factory: F, reader: F | None) -> Generator[None]:
+    def override(self, name: str, factory: F, reader: F | None) -> AbstractContextManager[None]:
         """Replace a factory and its reader for the length of a block."""
         entry = (factory, factory if reader is None else reader)
+        for each in entry:
+            _refuse_no_factory("override", each)
+        return self._overridden(name, entry)
+
+    @contextmanager
+    def _overridden(self, name: str, entry: tuple[F, F]) -> Generator[None]:
         with self._lock:
             self._overrides.setdefault(name, []).append(entry)
         try:
@@ -146,6 +155,12 @@ class Catalogue(Generic[F]):
             return self._build(settings, name)
         except SettingsError as error:
             raise self._configuration.traced(name, error) from None
+
+
+def _refuse_no_factory(what: str, given: object) -> None:
+    # Types forbid it; the untyped caller is told here, and not by whoever opens a session later.
+    if not (callable(given) and callable(getattr(given, "begin", None))):
+        raise TypeError(f"{what} takes a session factory, not {type(given).__name__}")
 
 
 def several(names: Iterable[str]) -> tuple[str, ...]:

@@ -137,6 +137,9 @@ def from_settings(databases: Mapping[str, DatabaseSettings]) -> Configuration:
     Raises:
         SettingsError: a name is no name, or a value no settings.
     """
+    if as_table(databases) is None:
+        problem = "expected a mapping of databases, such as {'default': DatabaseSettings(url)}"
+        raise SettingsError([Fault("", problem)])
     faults = [
         Fault(shown(name), _BAD_NAME) for name in databases if not NAME.fullmatch(str(name))
     ] + [

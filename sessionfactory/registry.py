@@ -219,6 +219,7 @@ class SessionFactoryRegistry(Generic[S]):
 
         Raises:
             ValueError: the name is taken.
+            TypeError: this is no session factory.
         """
         self._catalogue.register(name, factory)
 
@@ -235,6 +236,9 @@ class SessionFactoryRegistry(Generic[S]):
             name: the database.
             factory: what ``get`` returns in the block.
             reader: what ``reader`` returns; by default ``factory`` too.
+
+        Raises:
+            TypeError: this is no session factory.
         """
         return self._catalogue.override(name, factory, reader)
 

@@ -51,6 +51,17 @@ session without a transaction. The rest of the calls only read, or set the sessi
 """
 
 
+def refuse_class(session_class: object, kind: type[object]) -> None:
+    """Refuse a class of sessions that is none; types do so, but for the untyped caller.
+
+    Raises:
+        TypeError: it is no subclass of ``kind``, which is ``Session`` or ``AsyncSession``.
+    """
+    if not (isinstance(session_class, type) and issubclass(session_class, kind)):
+        given = session_class if isinstance(session_class, type) else type(session_class)
+        raise TypeError(f"session_class is a subclass of {kind.__name__}, not {given.__name__}")
+
+
 def guarded(
     session_class: type[S], owner: Literal["concurrent", "strict"] = "concurrent"
 ) -> type[S]:
@@ -91,8 +102,11 @@ def hand_over(session: Session | AsyncSession) -> None:
 
     Raises:
         SharedSessionError: the session is another thread's or task's.
+        TypeError: this is no session.
     """
-    sync_session = cast("Session", getattr(session, "sync_session", session))
+    sync_session = cast("object", getattr(session, "sync_session", session))
+    if not isinstance(sync_session, Session):
+        raise TypeError(f"hand_over takes a Session or AsyncSession, not {type(session).__name__}")
     if not isinstance(sync_session, OwnedSession):
         return
     me = sync_session.sessionfactory_actor()

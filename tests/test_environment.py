@@ -317,6 +317,21 @@ def test_an_unknown_driver_is_a_fault_of_the_url(driver: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("driver", "meant"),
+    [
+        ("postgresl", "postgresql"),
+        ("postgresql+psycopg3", "postgresql+psycopg"),
+        ("mysql+mypysql", "mysql+pymysql"),
+    ],
+)
+def test_a_driver_that_is_nearly_right_is_named(driver: str, meant: str) -> None:
+    """A slip in the name of a driver is told with the name that was meant."""
+    with pytest.raises(SettingsError, match="there is no driver") as caught:
+        from_env({"DATABASE_URL": f"{driver}://host/db"}).get()
+    assert str(caught.value).endswith(f"; did you mean {meant!r}?")
+
+
 @pytest.mark.parametrize("environ", [5, None, ["DATABASE_URL"]])
 def test_what_is_no_environment_is_a_fault(environ: object) -> None:
     """Anything but a mapping is refused with a sentence."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from sessionfactory import (
     AsyncNullSessionFactory,
     AsyncSessionFactoryRegistry,
+    AsyncSqlAlchemySessionFactory,
     ClosedError,
     DatabaseSettings,
     NotConfiguredError,
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    from sessionfactory import AsyncSessionFactory
     from tests.contract.halves import Half
 
 MEMORY = DatabaseSettings("sqlite://")
@@ -179,6 +184,50 @@ async def test_one_text_is_not_several_names(half: Half) -> None:
         await registry.ping(names="default")
     with pytest.raises(TypeError, match=r"write \['default'\]"):
         registry.status(names="default")
+
+
+@in_both_halves
+async def test_what_is_no_mapping_of_databases_is_refused(half: Half) -> None:
+    """The settings of one database, in place of all by name, are told with an example."""
+    with pytest.raises(SettingsError, match=r"such as {'default': DatabaseSettings\(url\)}"):
+        registry_of(half, cast("dict[str, DatabaseSettings]", MEMORY))
+
+
+@in_both_halves
+async def test_what_is_no_name_is_refused(half: Half) -> None:
+    """A name that is no text, such as a member of an enumeration, is told."""
+    with pytest.raises(TypeError, match="the name of a database is text, not int"):
+        registry_of(half).get(cast("str", 3))
+
+
+@pytest.mark.parametrize("given", [None, MEMORY, create_engine("sqlite://")])
+@in_both_halves
+async def test_what_is_no_factory_is_refused(half: Half, given: object) -> None:
+    """Nothing, settings or an engine in a factory's place are refused where they are given."""
+    none = cast("AsyncSessionFactory", given)
+    name = re.escape(type(given).__name__)
+    async with registry_of(half, {"default": MEMORY}) as registry:
+        good = registry.get()
+        with pytest.raises(TypeError, match=f"register takes a session factory, not {name}"):
+            registry.register("other", none)
+        with pytest.raises(TypeError, match=f"override takes a session factory, not {name}"):
+            registry.override("default", none)
+        if given is not None:
+            with pytest.raises(TypeError, match=f"override takes a session factory, not {name}"):
+                registry.override("default", good, reader=none)
+        assert registry.names == ("default",)
+        assert registry.get() == good
+
+
+@pytest.mark.parametrize("given", [dict, MEMORY, Engine])
+@in_both_halves
+async def test_what_is_no_class_of_sessions_is_refused(half: Half, given: object) -> None:
+    """A class that no session can be of is told when the factory is made, and not when used."""
+    name = given.__name__ if isinstance(given, type) else "DatabaseSettings"
+    with pytest.raises(TypeError, match=rf"session_class is a subclass of \w+, not {name}"):
+        half.make(
+            AsyncSqlAlchemySessionFactory, MEMORY, session_class=cast("type[AsyncSession]", given)
+        )
 
 
 @in_both_halves

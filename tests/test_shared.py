@@ -10,7 +10,7 @@ import threading
 import weakref
 from concurrent import futures
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import pytest
 from sqlalchemy import event, insert, select, text
@@ -525,6 +525,12 @@ def test_nobody_owns_what_is_not_strict(items: SqlAlchemySessionFactory) -> None
         run_in_thread(lambda: session.execute(ONE))
         hand_over(session)
         hand_over(plain)
+
+
+def test_what_is_no_session_cannot_be_handed_over(items: SqlAlchemySessionFactory) -> None:
+    """The factory in a session's place is told so."""
+    with pytest.raises(TypeError, match="hand_over takes a Session or AsyncSession, not SqlAlch"):
+        hand_over(cast("Session", items))
 
 
 def test_the_class_looks_like_the_users(items: SqlAlchemySessionFactory) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy.engine.default import DefaultDialect
 
 from sessionfactory.engine import internals
 from sessionfactory.errors import Fault, SettingsError
+from sessionfactory.validation import near
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Dialect, Engine
@@ -32,6 +33,14 @@ _DEFAULT_ASYNC_DRIVERS: Final = {
     "sqlite": ("aiosqlite",),
 }
 _MODULES: Final = {"mysqldb": "MySQLdb"}
+_KNOWN_DRIVERS: Final = {
+    name: name
+    for name in (
+        *("postgresql", "postgresql+psycopg", "postgresql+psycopg2", "postgresql+asyncpg"),
+        *("mysql", "mysql+pymysql", "mysql+aiomysql", "mysql+asyncmy", "mysql+mysqlconnector"),
+        *("mariadb", "sqlite", "sqlite+aiosqlite", "oracle", "mssql"),
+    )
+}
 _HOW_TO_INSTALL: Final = {
     "psycopg": 'pip install "sessionfactory[postgres]"',
     "pymysql": 'pip install "sessionfactory[mysql]"',
@@ -74,7 +83,7 @@ def load_dialect(url: URL, *, is_async: bool = False) -> type[Dialect]:
     if not (isinstance(dialect, type) and issubclass(dialect, DefaultDialect)):
         raise _fault(
             f"there is no driver {url.drivername!r}; expected a dialect of SQLAlchemy, such as"
-            " postgresql+psycopg, mysql+pymysql or sqlite"
+            f" postgresql+psycopg, mysql+pymysql or sqlite{near(url.drivername, _KNOWN_DRIVERS)}"
         )
     found = dialect.get_async_dialect_cls(url) if is_async else dialect
     if found.is_async is not is_async:

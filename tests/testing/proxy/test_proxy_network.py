@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import URL, create_engine, text
 
 from sessionfactory.testing.proxy import FaultProxy
+from tests.testing.observe import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -230,10 +231,13 @@ def test_each_fault_takes_the_place_of_the_one_before(proxy: FaultProxy) -> None
         assert has_answer(connection, 5)
 
 
-def test_cancel_passes(proxy: FaultProxy) -> None:
+def test_cancel_passes(proxy: FaultProxy, direct: Callable[[str], list[int]]) -> None:
     """A cancel request, on a connection of its own, reaches the server."""
     with connect(proxy) as connection:
         ask(connection, b"SELECT pg_sleep(30)")
+        # A request that overtakes its statement cancels nothing.
+        asleep = f"{connection.info.backend_pid} AND wait_event = 'PgSleep'"
+        until(lambda: bool(direct(f"SELECT pid FROM pg_stat_activity WHERE pid = {asleep}")))
         connection.cancel_safe(timeout=5)
         assert has_answer(connection, 5)
     assert proxy.connections == 2

@@ -58,7 +58,7 @@ class Catalogue(Generic[F]):
 
     def missing(self, name: str) -> str:
         """Return the sentence that says how to configure a database."""
-        if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not isinstance(name, str):
             raise TypeError(f"the name of a database is text, not {type(name).__name__}")
         return self._configuration.missing(name, self.names)
 

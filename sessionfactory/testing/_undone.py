@@ -1,15 +1,13 @@
-"""What both rollback fakes share: sessions that nest in one transaction that is never committed."""
+"""The books of both rollback fakes: what is begun and ended on the one connection."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final, cast
-from weakref import WeakSet, WeakValueDictionary
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary, WeakSet
 
 import attrs
-from sqlalchemy import Connection, event
 from sqlalchemy.exc import IllegalStateChangeError
-from sqlalchemy.orm import Session, SessionTransaction
 
 from sessionfactory.engine.places import here
 from sessionfactory.errors import ClosedError, SharedSessionError
@@ -21,129 +19,23 @@ from sessionfactory.testing._one_connection import (
     OneConnection,
     SessionLeftOpenError,
 )
-from sessionfactory.transactions.after_commit import CAPTURING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterable
 
     from sqlalchemy import Engine, NestedTransaction
+    from sqlalchemy.orm import Session, SessionTransaction
 
     from sessionfactory.errors import SessionFactoryError
-
-
-class UndoneSession(Session):
-    """The part of a fake's sessions that goes before their own class.
-
-    Its attributes have a prefix that those of a user's class will not have.
-    """
-
-    undone: Undone
-    undone_opened: str
-    undone_close_refused: bool
-
-    def get_bind(self, *_: Any, **__: Any) -> Connection:
-        """Return the one connection, for every mapper and statement."""
-        self.undone_close_refused = (
-            False  # it is used again, so closing it later would lose something
-        )
-        return self.undone.usable()
-
-    def close(self) -> None:
-        """Close the session, unless a transaction that began later is open."""
-        self._check_before_close()
-        super().close()
-
-    def reset(self) -> None:
-        """Reset the session, unless a transaction that began later is open."""
-        self._check_before_close()
-        super().reset()
-
-    def invalidate(self) -> None:
-        """Close the session and the one connection."""
-        self._check_before_close()
-        super().invalidate()
-
-    def _check_before_close(self) -> None:
-        # SQLAlchemy's ``close`` forgets the objects before it ends the transaction.
-        root = self.get_transaction()
-        if root is not None:
-            try:
-                self.undone.check(root)
-            except InterleavedTransactionsError:
-                self.undone_close_refused = True
-                raise
-
-
-class UndoneTransaction(SessionTransaction):
-    """A transaction, or savepoint, of a fake's session; its ends are checked first.
-
-    There is no event before a rollback, and none that could stop a savepoint's release in time.
-    """
-
-    def commit(self, _to_root: bool = False) -> None:  # noqa: FBT001, FBT002 - SQLAlchemy's
-        """Commit, unless a transaction that began later is open."""
-        ended = _boundary(self, to_root=True) if _to_root else self
-        with _undone_of(self).ending(ended, commits=True):
-            super().commit(_to_root)
-
-    def rollback(self, _capture_exception: bool = False, _to_root: bool = False) -> None:  # noqa: FBT001, FBT002
-        """Roll back, unless a transaction that began later is open."""
-        # A flush that fails takes the transaction around it with it.
-        with _undone_of(self).ending(_boundary(self, to_root=_to_root)):
-            super().rollback(_capture_exception, _to_root)
-
-    def close(self, invalidate: bool = False) -> None:  # noqa: FBT001, FBT002
-        """Close, unless a transaction that began later is open."""
-        with _undone_of(self).ending(self):
-            super().close(invalidate)
-
-
-def _undone_of(transaction: SessionTransaction) -> Undone:
-    return cast("UndoneSession", transaction.session).undone
-
-
-def _boundary(transaction: SessionTransaction, *, to_root: bool) -> SessionTransaction:
-    """Return the savepoint, or the outermost transaction, that a transaction is part of."""
-    parent = transaction.parent
-    while parent is not None and (to_root or not transaction.nested):
-        transaction, parent = parent, parent.parent
-    return transaction
-
-
-@event.listens_for(UndoneSession, "after_transaction_create")
-def _guard(_session: Session, transaction: SessionTransaction) -> None:
-    transaction.__class__ = UndoneTransaction
-
-
-@event.listens_for(UndoneSession, "after_begin")
-def _note_begin(session: Session, transaction: SessionTransaction, _: Connection) -> None:
-    _undone_of(transaction).begun(cast("UndoneSession", session), transaction)
-
-
-@event.listens_for(UndoneSession, "after_transaction_end")
-def _note_end(_session: Session, transaction: SessionTransaction) -> None:
-    _undone_of(transaction).ended(transaction)
-
-
-# One subclass for each class of sessions: SQLAlchemy keeps listeners for each. It goes with its
-# sessions, because users make session classes, as every ``sessionmaker`` does.
-_CLASSES: Final[WeakValueDictionary[type[Session], type[UndoneSession]]] = WeakValueDictionary()
-
-
-def _undone_class(of: type[Session]) -> type[UndoneSession]:
-    made = _CLASSES.get(of)
-    if made is None:
-        made = _CLASSES[of] = cast(
-            "type[UndoneSession]", type(of.__name__, (UndoneSession, of), {})
-        )
-    return made
 
 
 @attrs.define(eq=False)
 class Begun:
     """A transaction or savepoint that is open on the one connection."""
 
-    session: UndoneSession
+    session: Session
+    opened: str
+    """Where the session was opened."""
     transaction: SessionTransaction
     savepoint: NestedTransaction | None
     where: str | None
@@ -153,10 +45,9 @@ class Begun:
     """Because of whom."""
 
     def __str__(self) -> str:
-        opened = self.session.undone_opened
-        if self.where in {None, opened}:
-            return f"transaction begun at {opened}"
-        return f"transaction begun at {self.where} (session opened at {opened})"
+        if self.where in {None, self.opened}:
+            return f"transaction begun at {self.opened}"
+        return f"transaction begun at {self.where} (session opened at {self.opened})"
 
 
 class Undone:
@@ -169,31 +60,19 @@ class Undone:
     def __init__(self, engine: Engine) -> None:
         self.connection: OneConnection = OneConnection(engine)
         self.capturing: list[list[Callable[[], object]]] = []
-        self._sessions: WeakSet[UndoneSession] = WeakSet()
+        self._opened: WeakKeyDictionary[Session, str] = WeakKeyDictionary()
+        self._refused: WeakSet[Session] = WeakSet()  # to close, for a later one was open
         self._stack: list[Begun] = []
         self._over = False
 
-    def adopt(self, session: Session) -> None:
-        """Move a new session to the one connection.
+    def joined(self, session: Session, where: str) -> None:
+        """Note that a session is on the connection from now on, and where it was opened."""
+        self._opened[session] = where
 
-        The session is one that the user's factory made, so that it has its class and options.
-        """
-        if not isinstance(session, Session):
-            raise TypeError(f"expected a factory of Session, not of {type(session).__name__}")
-        if isinstance(session, UndoneSession):
-            raise TypeError("the factory gave a session that it had given before")
-        if session.in_transaction():
-            session.close()
-            raise TypeError("the factory's sessions begin a transaction of their own when opened")
-        session.__class__ = _undone_class(type(session))
-        adopted = cast("UndoneSession", session)
-        adopted.undone = self
-        adopted.undone_opened = here() or "an unknown place"
-        adopted.undone_close_refused = False
-        adopted.bind = self.connection
-        adopted.join_transaction_mode = "create_savepoint"
-        vars(adopted)[CAPTURING] = self.capturing
-        self._sessions.add(adopted)
+    def usable_by(self, session: Session) -> OneConnection:
+        """Return the connection to a session that is about to use it."""
+        self._refused.discard(session)  # closing it later would lose something now
+        return self.usable()
 
     def usable(self) -> OneConnection:
         """Return the connection, if it can be used."""
@@ -204,10 +83,11 @@ class Undone:
             raise loss
         return self.connection
 
-    def begun(self, session: UndoneSession, transaction: SessionTransaction) -> None:
+    def begun(self, transaction: SessionTransaction) -> None:
         """Note that a transaction has its savepoint."""
+        session = transaction.session
         savepoint = self.connection.get_nested_transaction()
-        self._stack.append(Begun(session, transaction, savepoint, here()))
+        self._stack.append(Begun(session, self._opened[session], transaction, savepoint, here()))
 
     def ended(self, transaction: SessionTransaction) -> None:
         """Note that a transaction is over."""
@@ -217,6 +97,17 @@ class Undone:
         savepoint = self._stack.pop(position).savepoint
         if savepoint is not None and savepoint is self.connection.get_nested_transaction():
             savepoint.close()  # SQLAlchemy leaves one whose release failed in everybody's way
+
+    def check_close(self, session: Session) -> None:
+        """Raise if a session cannot be closed now; it is, once what began later has ended."""
+        root = session.get_transaction()
+        if root is None:
+            return
+        try:
+            self.check(root)
+        except InterleavedTransactionsError:
+            self._refused.add(session)
+            raise
 
     def check(self, transaction: SessionTransaction) -> None:
         """Raise if a transaction of another session began after this one and is open."""
@@ -253,7 +144,7 @@ class Undone:
 
     def finish(self) -> SessionFactoryError | None:
         """Undo everything, give the connection back, and return what was wrong."""
-        left = [session for session in self._sessions if session.in_transaction()]
+        left = {session: at for session, at in self._opened.items() if session.in_transaction()}
         self._over = True
         self._stack.clear()
         problem: SessionFactoryError | None
@@ -268,7 +159,7 @@ class Undone:
             # Whoever is amid a call of it, or its commit, finds the fake closed, and closes it.
             with suppress(SharedSessionError, IllegalStateChangeError):
                 session.close()
-        return problem or (_left_open(left) if left else None)
+        return problem or (_left_open(left.values()) if left else None)
 
     def _position(self, transaction: SessionTransaction) -> int | None:
         found = (i for i, begun in enumerate(self._stack) if begun.transaction is transaction)
@@ -281,20 +172,19 @@ class Undone:
 
     def _close_refused(self) -> None:
         """Close sessions that had to wait for this end, as those of a scope that could not end."""
-        waiting = [n for n, begun in enumerate(self._stack) if begun.session.undone_close_refused]
+        waiting = [n for n, begun in enumerate(self._stack) if begun.session in self._refused]
         for position in reversed(waiting):
             if self._later(position) is not None:
                 return
             self._stack[position].session.close()
 
 
-def _left_open(sessions: list[UndoneSession]) -> SessionLeftOpenError:
-    places = sorted(session.undone_opened for session in sessions)
+def _left_open(places: Iterable[str]) -> SessionLeftOpenError:
     message = (
         "The block of a rollback fake ended while a session had a transaction that was neither"
         " committed nor rolled back. All is undone; close the sessions opened at:"
     )
-    return SessionLeftOpenError("\n  - ".join([message, *places]))
+    return SessionLeftOpenError("\n  - ".join([message, *sorted(places)]))
 
 
 def told(problem: SessionFactoryError | None, error: BaseException | None) -> None:

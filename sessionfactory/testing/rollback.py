@@ -25,6 +25,7 @@ from sqlalchemy.orm import Session
 from sessionfactory._sync import S, TransactionScope
 from sessionfactory.testing._engines import engine_behind
 from sessionfactory.testing._undone import Undone, refuse_second_block, running, told
+from sessionfactory.testing._undone_sessions import adopt
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -64,7 +65,7 @@ class RollbackSessionFactory(Generic[S]):
         """Return a new session; the caller closes it: ``with fake() as session:``."""
         undone = running(self._undone)
         session = self._open_real()
-        undone.adopt(session)
+        adopt(session, undone)
         return session
 
     def begin(self) -> AbstractContextManager[S]:

@@ -16,6 +16,7 @@ from sessionfactory._async import A, AsyncTransactionScope
 from sessionfactory.engine.greenlets import AsyncConnection, AsyncEngine, AsyncSession
 from sessionfactory.testing._engines import engine_behind
 from sessionfactory.testing._undone import Undone, refuse_second_block, running, told
+from sessionfactory.testing._undone_sessions import adopt
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -43,7 +44,7 @@ class AsyncRollbackSessionFactory(Generic[A]):
         """Return a new session; the caller closes it: ``async with fake() as session:``."""
         undone = running(self._undone)
         session = self._open_real()
-        undone.adopt(session.sync_session)
+        adopt(session.sync_session, undone)
         session.bind = self._connection
         return session
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import warnings
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Generic, Self
 
@@ -23,6 +24,7 @@ from sessionfactory.settings import DatabaseSettings
 from sessionfactory.testing._admin import Admin
 from sessionfactory.testing._cloner import PATIENCE, Cloner
 from sessionfactory.testing._image import IsolationError, as_metadata, as_seed, expect_all_closed
+from sessionfactory.testing._tables import create_all
 from sessionfactory.testing._templates import templates_for
 
 if TYPE_CHECKING:
@@ -178,7 +180,7 @@ class CloningSessionFactory(Generic[S]):
 
 def _as_function(prepare: MetaData | Callable[[Engine], object]) -> Callable[[Engine], object]:
     if isinstance(prepare, type) or not callable(prepare):
-        return as_metadata(prepare).create_all
+        return partial(create_all, as_metadata(prepare))
     if iscoroutinefunction(prepare):
         raise TypeError("prepare is a coroutine function, as AsyncCloningSessionFactory has it")
     return prepare

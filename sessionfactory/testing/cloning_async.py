@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import warnings
 from contextlib import asynccontextmanager
+from functools import partial
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Generic, Self
 
@@ -22,6 +23,7 @@ from sessionfactory.settings import DatabaseSettings
 from sessionfactory.testing._admin_async import AdminInOwnLoop
 from sessionfactory.testing._cloner import PATIENCE, Cloner
 from sessionfactory.testing._image import IsolationError, as_metadata, as_seed, expect_all_closed
+from sessionfactory.testing._tables import create_all
 from sessionfactory.testing._templates import templates_for
 
 if TYPE_CHECKING:
@@ -177,10 +179,10 @@ def _as_function(
         if iscoroutinefunction(prepare):
             return prepare
         raise TypeError("prepare is a function that nobody could await; give a coroutine function")
-    metadata = as_metadata(prepare)
+    make = partial(create_all, as_metadata(prepare))
 
-    async def create_all(engine: AsyncEngine) -> None:
+    async def make_all(engine: AsyncEngine) -> None:
         async with engine.begin() as connection:
-            await connection.run_sync(metadata.create_all)
+            await connection.run_sync(make)
 
-    return create_all
+    return make_all

@@ -15,6 +15,7 @@ from typing_extensions import TypeVar
 
 from sessionfactory._sync import SqlAlchemySessionFactory
 from sessionfactory.testing._image import Image, as_metadata, as_seed, in_memory
+from sessionfactory.testing._tables import create_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,7 +68,7 @@ class InMemorySessionFactory(SqlAlchemySessionFactory[S]):
             raise
 
     def _prepare(self, metadata: MetaData, seed: Callable[[S], object] | None) -> None:
-        metadata.create_all(self.engine)
+        create_all(metadata, self.engine)
         if seed is not None:
             with self.begin() as session:
                 seed(session)

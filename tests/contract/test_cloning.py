@@ -16,7 +16,7 @@ from sessionfactory.testing import AsyncCloningSessionFactory, IsolationError
 from tests.contract.awaited import Awaited, OwnAsyncSession, OwnSession
 from tests.contract.halves import AsyncHalf
 from tests.contract.places import Place, on
-from tests.testing.isolated import METADATA, Base, Player, one_team
+from tests.testing.isolated import Base, Player, one_team
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
@@ -52,11 +52,9 @@ def home(
 
 def cloning_on(place: Place, prepare: Any = None, **options: Any) -> AsyncCloningSessionFactory:
     """Make the factory of this place, by default with the two tables of a team."""
-    if prepare is None:
-        prepare = METADATA if place.backend == "postgresql" else Base.metadata
     url = make_url(place.url)
     make: Callable[..., AsyncCloningSessionFactory] = AsyncCloningSessionFactory
-    return place.half.make(make, url, prepare, **options)
+    return place.half.make(make, url, prepare or Base.metadata, **options)
 
 
 def preparation(
@@ -116,7 +114,7 @@ async def test_prepared_once(place: Place) -> None:
     async def prepare(engine: AsyncEngine) -> None:
         calls.append(place.half.me())
         async with engine.begin() as connection:
-            await connection.run_sync(METADATA.create_all)
+            await connection.run_sync(Base.metadata.create_all)
 
     function = preparation(place.half, prepare)
     async with cloning_on(place, function, session_class=OwnAsyncSession, ahead=0) as cloning:
@@ -185,7 +183,7 @@ async def test_who_waits_prepares_if_the_first_fails(place: Place) -> None:
             await go_on.wait()
             raise ZeroDivisionError
         async with engine.begin() as connection:
-            await connection.run_sync(METADATA.create_all)
+            await connection.run_sync(Base.metadata.create_all)
 
     async def first() -> None:
         with pytest.raises(ZeroDivisionError):

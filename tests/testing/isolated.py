@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import ForeignKey, MetaData, func, select
+from sqlalchemy import ForeignKey, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 if TYPE_CHECKING:
@@ -29,16 +29,6 @@ class Player(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     team_id: Mapped[int | None] = mapped_column(ForeignKey("team.id"))
-
-
-METADATA = MetaData()
-"""A copy of ``Base.metadata``, for PostgreSQL.
-
-SQLAlchemy breaks circles with ALTER TABLE there and notes it in the metadata: on SQLite, which has
-no such thing, the foreign key would then be left out in this process.
-"""
-for _table in Base.metadata.tables.values():
-    _table.to_metadata(METADATA)
 
 
 def one_team(session: Session) -> None:

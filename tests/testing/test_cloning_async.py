@@ -15,7 +15,7 @@ from sqlalchemy import func, select
 
 from sessionfactory.errors import ClosedError
 from sessionfactory.testing import AsyncCloningSessionFactory, AsyncInMemorySessionFactory
-from tests.testing.isolated import METADATA, Base, Player, one_team
+from tests.testing.isolated import Base, Player, one_team
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -46,7 +46,7 @@ async def add_player(sessions: AsyncSessionFactory) -> int:
 async def create_all(engine: AsyncEngine) -> None:
     """Prepare a template."""
     async with engine.begin() as connection:
-        await connection.run_sync(METADATA.create_all)
+        await connection.run_sync(Base.metadata.create_all)
 
 
 @pytest.mark.parametrize("driver", ["sqlite", "psycopg", "asyncpg"])

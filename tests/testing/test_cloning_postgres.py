@@ -12,7 +12,7 @@ from sessionfactory import DatabaseSettings, PoolSettings
 from sessionfactory.testing._admin import Admin
 from sessionfactory.testing._image import IsolationError
 from sessionfactory.testing.cloning import CloningSessionFactory
-from tests.testing.isolated import METADATA, one_team, players
+from tests.testing.isolated import Base, one_team, players
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -35,7 +35,7 @@ def server(postgres_server: PostgresServer) -> Generator[PostgresServer]:
 @pytest.fixture
 def cloning(server: PostgresServer) -> Generator[CloningSessionFactory]:
     """Clones with one team and one player."""
-    with CloningSessionFactory(server.url, METADATA, seed=one_team) as made:
+    with CloningSessionFactory(server.url, Base.metadata, seed=one_team) as made:
         yield made
 
 
@@ -62,7 +62,7 @@ def test_nothing_is_left(server: PostgresServer) -> None:
     """No database and no connection is left, not even by a test that leaves sessions open."""
     settings = DatabaseSettings(server.url, pool=PoolSettings(size=3))
     left: list[Session] = []
-    with CloningSessionFactory(settings, METADATA, seed=one_team) as cloning:
+    with CloningSessionFactory(settings, Base.metadata, seed=one_team) as cloning:
         with (
             pytest.raises(IsolationError, match="This test left sessions open"),
             cloning.clone() as sessions,
@@ -110,7 +110,7 @@ def test_durable_server(own_postgres: PostgresServer, monkeypatch: pytest.Monkey
     for fsync in ("on", "off"):
         own_postgres.configure({"fsync": fsync})
         with (
-            CloningSessionFactory(own_postgres.url, METADATA, ahead=0) as cloning,
+            CloningSessionFactory(own_postgres.url, Base.metadata, ahead=0) as cloning,
             cloning.clone() as sessions,
         ):
             assert players(sessions) == 0
@@ -120,7 +120,7 @@ def test_durable_server(own_postgres: PostgresServer, monkeypatch: pytest.Monkey
 
 def test_server_down(own_postgres: PostgresServer) -> None:
     """Where the server is gone, the databases that are left on it are named."""
-    cloning = CloningSessionFactory(own_postgres.url, METADATA, ahead=0)
+    cloning = CloningSessionFactory(own_postgres.url, Base.metadata, ahead=0)
     with cloning.clone() as sessions:
         assert players(sessions) == 0
         own_postgres.stop()
@@ -141,7 +141,7 @@ def test_several_processes(server: PostgresServer) -> None:
     program = """
 import sys
 from sessionfactory.testing.cloning import CloningSessionFactory
-from tests.testing.isolated import METADATA, Base, add_player, one_team, players
+from tests.testing.isolated import Base, add_player, one_team, players
 with CloningSessionFactory(sys.argv[1], Base.metadata, seed=one_team) as cloning:
     for _ in range(3):
         with cloning.clone() as sessions:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, cast
 
 import pytest
-from sqlalchemy import MetaData, text
+from sqlalchemy import MetaData, create_mock_engine, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -27,6 +27,8 @@ from tests.testing.isolated import Base, Player, add_player, one_team, players
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+
+    from sqlalchemy.schema import ExecutableDDLElement
 
     from sessionfactory import SessionFactory
 
@@ -89,6 +91,30 @@ def test_foreign_keys_are_enforced_after_a_reset(sessions: InMemorySessionFactor
         with pytest.raises(IntegrityError), sessions.begin() as session:
             session.add(Player(team_id=7))
         sessions.reset()
+
+
+def test_foreign_keys_of_a_metadata_that_a_server_had_before() -> None:
+    """A circular foreign key that was made by ALTER elsewhere is enforced here, and made there."""
+    metadata = MetaData()
+    for table in Base.metadata.tables.values():
+        table.to_metadata(metadata)
+    sent: list[str] = []
+
+    def send(ddl: ExecutableDDLElement, *_: object, **__: object) -> None:
+        sent.append(str(ddl))
+
+    server = create_mock_engine("postgresql+psycopg://", send)
+    metadata.create_all(server, checkfirst=False)
+    assert sum("ALTER TABLE" in ddl for ddl in sent) == 2
+
+    with InMemorySessionFactory(metadata) as sessions:
+        for row in ("team (captain_id)", "player (team_id)"):
+            with pytest.raises(IntegrityError, match="FOREIGN KEY"), sessions.begin() as session:
+                session.execute(text(f"INSERT INTO {row} VALUES (7)"))
+
+    before, sent[:] = sorted(sent), []
+    metadata.create_all(server, checkfirst=False)
+    assert sorted(sent) == before
 
 
 def test_rolls_back_after_a_reset(sessions: InMemorySessionFactory) -> None:

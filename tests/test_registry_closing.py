@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from types import ModuleType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import pytest
 from attrs import Factory, define
@@ -291,23 +291,14 @@ async def test_connections_of_the_closer_are_cut_at_once(half: Half, tmp_path: P
 
 
 @in_both_halves
-async def test_an_interrupt_hurries_the_others(half: Half, url: str) -> None:
+async def test_an_interrupt_hurries_the_others(half: Half, log: Log) -> None:
     """Ctrl-C while one is closed closes the others at once, and is passed on."""
-    other = url.replace("app.db", "other.db")
-    registry = registry_of(
-        half, {"default": DatabaseSettings(url), "other": DatabaseSettings(other)}
-    )
-    first, second = (
-        cast("AsyncSqlAlchemySessionFactory", registry.get(name)) for name in registry.names
-    )
-    assert first.engine != second.engine
+    log.failing["b"] = KeyboardInterrupt()
+    registry = built(half, "a", "b", "c")
 
-    def interrupt(timeout: float) -> tuple[Holder, ...]:
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt) as caught:
+        await registry.aclose(timeout=20)
 
-    real, second._managed.close = second._managed.close, interrupt  # type: ignore[method-assign]
-    with pytest.raises(KeyboardInterrupt):
-        await registry.aclose()
-    assert not first._managed.built
-    second._managed.close = real  # type: ignore[method-assign]
-    assert await second.aclose() == ()
+    assert caught.value is log.failing["b"]
+    assert log.names == ["c", "b", "a"]
+    assert [timeout > 0 for _, timeout in log.closed] == [True, True, False]

@@ -227,9 +227,8 @@ def _guard(name: str) -> None:
     setattr(GuardedSession, name, call)
 
 
-for _call in CALLS:
-    if hasattr(Session, _call):  # some came with SQLAlchemy 2.1
-        _guard(_call)
+for _call in [name for name in CALLS if hasattr(Session, name)]:  # some came with SQLAlchemy 2.1
+    _guard(_call)
 
 
 class OwnedSession(GuardedSession):

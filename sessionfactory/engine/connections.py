@@ -94,8 +94,7 @@ def send(connection: DBAPIConnection, statements: str) -> int:
     """
     driver = _driver_connection(connection)
     if hasattr(driver, "get_server_pid"):  # asyncpg
-        _, _, rows_told = await_only(driver.execute(statements)).partition("SELECT ")
-        return int(rows_told or 0)
+        return int(await_only(driver.execute(statements)).partition("SELECT ")[2] or 0)
     stand_in: Any = connection  # where the driver is asynchronous, and else the driver's own
     before = stand_in.autocommit
     stand_in.autocommit = True

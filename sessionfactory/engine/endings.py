@@ -12,7 +12,7 @@ import asyncio
 import sys
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.util.concurrency import await_only, greenlet_spawn, in_greenlet
@@ -98,13 +98,11 @@ class Ending(asyncio.Task[None]):
 
 
 def about_to_commit() -> None:
-    """Have the task that runs, if it is an ending, finish from here on, whatever cancels it.
+    """Have the ending that runs finish from here on, whatever cancels it.
 
     For engines that are not watched, on which nobody else knows when COMMIT is sent.
     """
-    ending = current_task()
-    if isinstance(ending, Ending):
-        ending.sent = True
+    cast("Ending", current_task()).sent = True
 
 
 def watch(engine: Engine) -> None:

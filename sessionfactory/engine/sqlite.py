@@ -116,11 +116,11 @@ def _run(connection: DBAPIConnection | sqlite3.Connection, *statements: str) -> 
     driver = getattr(connection, "driver_connection", None)
     if driver is not None:  # aiosqlite: all at once, for each call waits for another thread
         await_only(driver.executescript("; ".join(statements)))
-        return
-    cursor = connection.cursor()
-    for statement in statements:
-        cursor.execute(statement)
-    cursor.close()
+    else:
+        cursor = connection.cursor()
+        for statement in statements:
+            cursor.execute(statement)
+        cursor.close()
 
 
 def _spare_rollbacks(dialect: Dialect) -> None:

@@ -164,9 +164,8 @@ class Tasks:
 
     def answer(self, future: Future[T], timeout: float) -> T | None:
         """Await the result."""
-        answered = asyncio.wrap_future(future)
-        await_only(asyncio.wait([answered], timeout=timeout))
-        return answered.result() if answered.done() and not answered.cancelled() else None
+        answering = _answered(future, timeout)
+        return await_only(answering)
 
     def certainly(self, call: Callable[[], None]) -> None:
         """Make the call in a task that no cancellation of this one reaches."""
@@ -199,6 +198,12 @@ class Tasks:
 def _ring(block: Waiter[bool], call: Callable[[], None]) -> None:
     if block.offer(True):
         call()
+
+
+async def _answered(future: Future[T], timeout: float) -> T | None:
+    answered = asyncio.wrap_future(future)
+    await asyncio.wait([answered], timeout=timeout)
+    return answered.result() if answered.done() and not answered.cancelled() else None
 
 
 async def _within(event: Awaitable[object], timeout: float) -> None:

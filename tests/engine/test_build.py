@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from typing import cast
+from contextlib import closing
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -20,6 +21,9 @@ from sessionfactory.engine.ledger import Hold
 from sessionfactory.engine.managed import ManagedEngine
 from sessionfactory.engine.options import TransactionOptions
 from sessionfactory.engine.views import view_of
+
+if TYPE_CHECKING:
+    import sqlite3
 
 
 def test_what_this_release_cannot_do_is_refused() -> None:
@@ -108,3 +112,8 @@ def test_engine_built_by_somebody_faster() -> None:
 def test_connection_that_nobody_holds_any_more() -> None:
     """To cut off a holder who is gone already is to do nothing."""
     internals.put_in_place(None, object())
+    entry = create_engine("sqlite://").pool.connect()._connection_record  # its holder goes at once
+    assert entry is not None
+    with closing(cast("sqlite3.Connection", entry.dbapi_connection)):
+        internals.take_away(None, entry, object())
+    assert entry.dbapi_connection is None

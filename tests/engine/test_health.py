@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, event, text
 
 from sessionfactory import DatabaseSettings, PoolSettings, SqlAlchemySessionFactory
 from sessionfactory.engine.health import Pinger
@@ -33,7 +33,7 @@ class FillingLedger(Ledger):
 @pytest.fixture
 def one(postgres_server: PostgresServer) -> SqlAlchemySessionFactory:
     """A factory with one connection."""
-    pool = PoolSettings(size=1, max_overflow=0, timeout=0.1)
+    pool = PoolSettings(size=1, max_overflow=0, timeout=1)  # in which it also connects
     return SqlAlchemySessionFactory(DatabaseSettings(postgres_server.url, pool=pool))
 
 
@@ -60,6 +60,19 @@ def test_factory_that_closes_under_the_ping(one: SqlAlchemySessionFactory) -> No
     engine = one.engine
     one.close()
     assert Pinger(Threads()).ping(engine, ROOM, 10).state == "closed"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_listener_that_ends_the_thread_under_the_ping(one: SqlAlchemySessionFactory) -> None:
+    """A ping whose thread ends without an answer says so at once, and the next one asks again."""
+    with one:
+        event.listen(one.engine, "checkout", _leave, once=True)
+        assert one.ping(timeout=3600).state == "unreachable"
+        assert one.ping().ok
+
+
+def _leave(*_: object) -> None:
+    raise SystemExit
 
 
 def test_error_that_no_server_sent(postgres_server: PostgresServer) -> None:

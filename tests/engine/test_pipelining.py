@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
 
 from sessionfactory import (
@@ -25,7 +25,7 @@ from sessionfactory.testing import FaultProxy
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from sqlalchemy import URL
+    from sqlalchemy import URL, Connection
     from sqlalchemy.orm import Session
 
     from sessionfactory.testing import PostgresServer
@@ -190,6 +190,18 @@ def test_tenant_who_does_nothing(proxy: FaultProxy) -> None:
             session.connection()
         with factory.begin() as session:
             assert not session.scalar(text("SELECT current_setting('app.tenant', true)"))
+
+
+def test_tenant_after_a_listener(proxy: FaultProxy) -> None:
+    """Where a listener has used the transaction first, the setting is said by itself."""
+
+    def use(connection: Connection) -> None:
+        connection.execute(text("SELECT 1"))
+
+    with SqlAlchemySessionFactory(settings_for(proxy.url)) as factory:
+        event.listen(factory.engine, "begin", use)
+        with with_options(factory, local=TENANT).begin() as session:
+            assert session.scalar(text("SELECT current_setting('app.tenant', true)")) == "seven"
 
 
 def test_statement_along_that_fails(proxy: FaultProxy) -> None:

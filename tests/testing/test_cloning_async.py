@@ -67,6 +67,36 @@ def test_one_factory_for_tests_with_a_loop_each(
 
 
 @pytest.mark.asyncio
+async def test_preparation_that_does_nothing() -> None:
+    """A template may be empty: the tests make their tables themselves."""
+
+    async def nothing(engine: AsyncEngine) -> None: ...
+
+    async with AsyncCloningSessionFactory("sqlite://", nothing) as cloning:
+        for _ in range(2):
+            async with cloning.clone() as sessions:
+                await create_all(sessions.engine)
+                assert await add_player(sessions) == 1
+
+
+@pytest.mark.asyncio
+async def test_preparation_that_fails() -> None:
+    """A template that could not be prepared is dropped, and the next test prepares another one."""
+    failures = [ZeroDivisionError()]
+
+    async def prepare(engine: AsyncEngine) -> None:
+        while failures:
+            raise failures.pop()
+        await create_all(engine)
+
+    async with AsyncCloningSessionFactory("sqlite://", prepare) as cloning:
+        with pytest.raises(ZeroDivisionError):
+            await cloning.clone().__aenter__()
+        async with cloning.clone() as sessions:
+            assert await add_player(sessions) == 1
+
+
+@pytest.mark.asyncio
 async def test_tasks() -> None:
     """Many tasks may ask for clones at the same time, from the first one on."""
 

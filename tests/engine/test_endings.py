@@ -10,15 +10,17 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from sessionfactory import commit_outcome
+from sessionfactory import AsyncSqlAlchemySessionFactory, DatabaseSettings, commit_outcome
 from sessionfactory.engine import endings
 from sessionfactory.engine.endings import Ending, finish
 from tests.engine.held_commits import cancel_oneself, cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from pathlib import Path
 
 pytestmark = pytest.mark.asyncio
 
@@ -117,3 +119,16 @@ async def test_end_that_is_cancelled_by_others() -> None:
     (ending,) = (task for task in asyncio.all_tasks() if isinstance(task, Ending))
     assert ending.cancel()
     await cancelled(task)
+
+
+async def test_cancelled_while_a_file_cannot_be_opened(tmp_path: Path) -> None:
+    """Of an opening that fails while its task is cancelled nothing is left, at whatever tick."""
+    async with AsyncSqlAlchemySessionFactory(DatabaseSettings(f"sqlite:///{tmp_path}")) as sessions:
+        for ticks in range(20):
+            task = asyncio.create_task(sessions.engine.connect().start())
+            for _ in range(ticks):
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises((asyncio.CancelledError, OperationalError)):
+                await task
+            assert sessions.status().size == 0

@@ -25,8 +25,8 @@ class SessionFactory(Protocol[S_co]):
     that resolves by type, is a sub-protocol: ``class Analytics(SessionFactory, Protocol): ...``.
 
     For implementers: both methods may be called from several threads at once, and each call
-    answers with a session of its own. ``sessionfactory.testing`` will check the rest.
-    The interface is not ``runtime_checkable``: ``isinstance`` cannot tell sync from async.
+    answers with a session of its own. ``sessionfactory.testing.check_session_factory`` checks the
+    rest. The interface is not ``runtime_checkable``: ``isinstance`` cannot tell sync from async.
     """
 
     def __call__(self) -> S_co:

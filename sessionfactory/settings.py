@@ -163,6 +163,8 @@ def _shown_options(options: Mapping[str, object]) -> str:
 class DatabaseSettings:
     """One database: where it is, and how its engine, pool and sessions behave.
 
+    It never changes, so that threads may share it. Of durations, ``None`` is no limit.
+
     Args:
         url: where the database is, as text or ``sqlalchemy.URL``; ``postgres://`` means
             ``postgresql://``. Secrets in it are moved to ``password``, so that nothing shows them.

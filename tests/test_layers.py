@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from fnmatch import fnmatchcase
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -123,6 +124,19 @@ def inner(found: Import) -> str:
 def test_every_module_is_on_a_floor() -> None:
     """A new module needs a line in the table, where a reviewer sees it."""
     assert [module for module in PATHS if floor_of(module) is None] == []
+
+
+def test_contributors_read_the_same_table() -> None:
+    """The table in CONTRIBUTING.md is this one, but for the package itself, which has no row."""
+    text = (PACKAGE.parent / "CONTRIBUTING.md").read_text()
+    rows = re.findall(r"^\| (\d) \| ([^|]+) \|", text, re.MULTILINE)
+    told = [(int(floor), name) for floor, names in rows for name in re.findall("`(.+?)`", names)]
+    assert sorted(told) == sorted(
+        (floor, f"{name}/" if f"{name}.*" in patterns else name)
+        for floor, patterns in enumerate(FLOORS[:-1])
+        for name in patterns
+        if not name.endswith(".*")
+    )
 
 
 @pytest.mark.parametrize("pattern", [pattern for patterns in FLOORS for pattern in patterns])

@@ -144,35 +144,15 @@ def test_events_of_a_failed_reconnect(make: Make, databases: Databases) -> None:
 
 
 @pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
-def test_connect_listener_fails(
-    make: Make, databases: Databases, kind: type[BaseException]
+@pytest.mark.parametrize("moment", ["connect", "checkout"])
+def test_listener_fails(
+    make: Make, databases: Databases, moment: str, kind: type[BaseException]
 ) -> None:
-    """A connection whose set-up fails is closed, and its place is free."""
+    """A connection whose set-up fails, or that a listener refuses, is closed; its place is free."""
     pool = make(pool_size=1, max_overflow=0, timeout=0)
     failing = True
 
-    @event.listens_for(pool, "connect")
-    def fail(*_: object) -> None:
-        if failing:
-            raise kind
-
-    for _ in range(2):
-        with pytest.raises(kind):
-            pool.connect()
-    assert not databases.open
-    failing = False
-    pool.connect().close()
-
-
-@pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
-def test_checkout_listener_fails(
-    make: Make, databases: Databases, kind: type[BaseException]
-) -> None:
-    """A connection that a listener refuses is closed, and its place is free."""
-    pool = make(pool_size=1, max_overflow=0, timeout=0)
-    failing = True
-
-    @event.listens_for(pool, "checkout")
+    @event.listens_for(pool, moment)
     def fail(*_: object) -> None:
         if failing:
             raise kind

@@ -8,6 +8,8 @@ from sqlalchemy import text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy.orm import Session
 
     from sessionfactory.testing import PostgresServer
@@ -39,6 +41,20 @@ def rows(server: PostgresServer) -> int:
 def failing(session: Session, code: str) -> None:
     """Have PostgreSQL raise an error of this code."""
     session.execute(text(f"DO $$ BEGIN RAISE EXCEPTION 'told to' USING ERRCODE = '{code}'; END $$"))
+
+
+def in_conflict_once() -> Callable[[Session], int]:
+    """Return work that pays, meets a conflict the first time, and counts how often it was done."""
+    calls: list[int] = []
+
+    def work(session: Session) -> int:
+        calls.append(1)
+        session.execute(PAY)
+        if len(calls) == 1:
+            failing(session, "40001")
+        return len(calls)
+
+    return work
 
 
 def fail_at_commit(server: PostgresServer, code: str) -> None:

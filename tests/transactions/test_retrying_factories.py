@@ -23,7 +23,7 @@ from sessionfactory import (
     run_sync_in_transaction,
 )
 from sessionfactory.testing import InMemorySessionFactory, RollbackSessionFactory
-from tests.transactions.payments import PAY, Base, Paid, failing, rows
+from tests.transactions.payments import PAY, Base, Paid, in_conflict_once, rows
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
@@ -104,17 +104,8 @@ def test_null_factories_say_what_is_missing() -> None:
 @pytest.mark.parametrize("verify_commit", ["off", "status", "marker"])
 def test_the_rolling_back_fake(verify_commit: Any, factory: SqlAlchemySessionFactory) -> None:
     """Within the fake, the work is done again after a conflict, and is undone at its end."""
-    calls: list[int] = []
-
-    def work(session: Session) -> int:
-        calls.append(1)
-        session.execute(PAY)
-        if len(calls) == 1:
-            failing(session, "40001")
-        return len(calls)
-
     with RollbackSessionFactory(factory) as fake:
-        assert run_in_transaction(fake, work, verify_commit=verify_commit) == 2
+        assert run_in_transaction(fake, in_conflict_once(), verify_commit=verify_commit) == 2
         with fake() as session:
             assert session.scalar(text("SELECT count(*) FROM paid")) == 1
     with factory() as session:
@@ -147,16 +138,7 @@ class AutoBegun:
 
 def test_a_factory_of_ones_own(factory: SqlAlchemySessionFactory, server: PostgresServer) -> None:
     """Whatever has the interface will do."""
-    calls: list[int] = []
-
-    def work(session: Session) -> int:
-        calls.append(1)
-        session.execute(PAY)
-        if len(calls) == 1:
-            failing(session, "40001")
-        return len(calls)
-
-    assert run_in_transaction(AutoBegun(factory), work) == 2
+    assert run_in_transaction(AutoBegun(factory), in_conflict_once()) == 2
     assert rows(server) == 1
 
 

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from sessionfactory import AsyncSessionFactory, SessionFactory
 
 PIPELINED: Final = "SqlAlchemySessionFactory, pipeline=True"
-ROLLED_BACK: Final = "sessionmaker, read-only, ends in ROLLBACK"
 _TARGETS: Final = {
     ("write", "0.5 ms"): Target(">=", 1.5),
     ("write", "2 ms"): Target(">=", 1.85),
@@ -43,11 +42,6 @@ _TARGETS: Final = {
 }
 _INSERT: Final = text("INSERT INTO trip VALUES (:number)")
 _SELECT: Final = text("SELECT CAST(:number AS int)")
-_JOIN: Final = text(
-    "SELECT count(*) FROM part a JOIN part b ON a.id = b.up JOIN part c ON b.id = c.up"
-    " JOIN part d ON c.id = d.up JOIN part e ON d.id = e.up JOIN part f ON e.id = f.up"
-    " WHERE a.id = :number"
-)
 _FAR: Final = 0.02
 """Seconds of a round trip, long enough for an end to be counted only if somebody waits for it."""
 _NOTES = (
@@ -72,7 +66,7 @@ QUICK = Plan(rounds=2, window=0.01)
 
 
 def measure(plan: Plan) -> Table:
-    """Measure writes and reads in both halves, a read that is planned for long, and count."""
+    """Measure writes and reads in both halves, and count."""
     groups: list[Group] = []
     with places(plan.latencies) as urls:
         notes = (*_NOTES, distances(urls))
@@ -80,7 +74,6 @@ def measure(plan: Plan) -> Table:
         for place, url in urls.items():
             for is_async in (False, True):
                 groups += [_group(plan, what, place, url, is_async) for what in ("write", "read")]
-        groups.append(_planned(plan, urls[SOCKET]))
         groups.append(_counted(urls[SOCKET]))
     title = "fewer round trips, on psycopg"
     return Table(name="pipelining", title=title, notes=notes, groups=tuple(groups))
@@ -89,11 +82,6 @@ def measure(plan: Plan) -> Table:
 def _prepare(url: URL) -> None:
     with disposing(create_engine(url)) as engine, engine.begin() as connection:
         connection.exec_driver_sql("CREATE UNLOGGED TABLE trip (number int)")
-        connection.exec_driver_sql(
-            "CREATE TABLE part AS SELECT n AS id, n - 1 AS up FROM generate_series(1, 50) n"
-        )
-        for column in ("id", "up"):
-            connection.exec_driver_sql(f"CREATE INDEX ON part ({column})")
 
 
 def _group(plan: Plan, what: str, place: str, url: URL, is_async: bool) -> Group:  # noqa: FBT001
@@ -188,35 +176,6 @@ async def _work_async(sessions: AsyncSessionFactory[AsyncSession], what: str, nu
 
 async def _closed(factory: AsyncSqlAlchemySessionFactory) -> None:
     await factory.aclose()
-
-
-def _planned(plan: Plan, url: URL) -> Group:
-    """Measure a join of six tables, which takes longer to plan than to do."""
-    question = Question(
-        title="a read of six tables, psycopg, Unix socket",
-        unit=Unit("scopes a second", better="more"),
-        targets={name: Target(">=", 2.0) for name in (OURS, PIPELINED)},
-    )
-    with (
-        disposing(create_engine(url)) as engine,
-        SqlAlchemySessionFactory(DatabaseSettings(url)) as ours,
-        SqlAlchemySessionFactory(DatabaseSettings(url, pipeline=True)) as pipelined,
-    ):
-        read_only = engine.execution_options(postgresql_readonly=True)
-        sessions: dict[str, SessionFactory] = {
-            ROLLED_BACK: sessionmaker(read_only),
-            OURS: ours.reader,
-            PIPELINED: pipelined.reader,
-        }
-        return _compared(
-            plan, question, {name: partial(_join, found) for name, found in sessions.items()}
-        )
-
-
-def _join(sessions: SessionFactory, number: int) -> None:
-    for _ in range(number):
-        with sessions() as session:
-            session.execute(_JOIN, {"number": 7}).scalar_one()
 
 
 def _counted(url: URL) -> Group:

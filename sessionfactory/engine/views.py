@@ -88,6 +88,8 @@ def _build(engine: Engine, options: TransactionOptions) -> Engine:
         standing.stand(view, engine, standing.reads_only)
         if engine.dialect.driver == "psycopg2":  # after AUTOCOMMIT, or it has no effect
             view.update_execution_options(postgresql_readonly=True)
+    elif engine.dialect.driver in standing.IN_THE_DRIVER:
+        standing.stand(view, engine, standing.transactions_read_only)
     if engine.dialect.driver == "psycopg" and not autocommits:
         readonly.end_in_commit(view)
     return view
@@ -99,7 +101,8 @@ def _native(engine: Engine, options: TransactionOptions) -> dict[str, Any]:
     native: dict[str, Any] = {}
     if options.read_only:
         native[readonly.READ_ONLY] = True
-        if name == "postgresql" and options.isolation_level != "AUTOCOMMIT":
+        in_the_driver = engine.dialect.driver in standing.IN_THE_DRIVER
+        if name == "postgresql" and options.isolation_level != "AUTOCOMMIT" and not in_the_driver:
             native["postgresql_readonly"] = True
     if options.deferrable:
         native["postgresql_deferrable"] = True

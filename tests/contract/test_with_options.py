@@ -194,6 +194,37 @@ async def test_autocommit_that_only_reads_from_a_clean_state(place: Place) -> No
 
 
 @KINDS
+@on(*POSTGRES)
+async def test_read_only_whatever_a_session_said(place: Place, kind: str) -> None:
+    """A session that makes its own connection writable, or not, leaves that to nobody."""
+    insert = text("INSERT INTO contract_row VALUES (1)")
+    async with factory(place, kind) as sessions, left_clean(place, sessions):
+        view = view_of(sessions, read_only=True)
+        async with view() as session:
+            await session.connection(execution_options={"postgresql_readonly": False})
+            await session.execute(insert)
+        with pytest.raises(ReadOnlyError):
+            async with view() as session:
+                await session.execute(insert)
+        async with sessions() as session:
+            await session.connection(execution_options={"postgresql_readonly": True})
+            with pytest.raises(DBAPIError, match="read-only transaction"):
+                await session.execute(insert)
+
+
+@on("sync psycopg", "sync psycopg2", "async asyncpg")
+async def test_writing_after_reading_from_a_clean_state(place: Place) -> None:
+    """What the driver keeps for a reader is taken back where the server forgets by itself."""
+    async with place.factory(pool=PoolSettings(size=1, max_overflow=0, reset="state")) as sessions:
+        for number in range(3):
+            with pytest.raises(ReadOnlyError):
+                async with cast("Any", sessions).reader() as session:
+                    await session.execute(text("INSERT INTO contract_row VALUES (1)"))
+            async with sessions.begin() as session:
+                session.add(Row(id=number))
+
+
+@KINDS
 @on("sync psycopg", "async psycopg", "async asyncpg")
 async def test_setting_that_cannot_be_taken_back(place: Place, kind: str) -> None:
     """A connection that breaks while a view's setting stands on it is replaced, and no error."""

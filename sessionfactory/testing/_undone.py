@@ -139,8 +139,10 @@ class Undone:
             if commits:
                 self.usable()
             self.check(transaction)
-            yield
-            self._close_refused()
+            try:
+                yield
+            finally:  # it may end with an error: what follows a commit can fail
+                self._close_refused()
 
     def finish(self) -> SessionFactoryError | None:
         """Undo everything, give the connection back, and return what was wrong."""

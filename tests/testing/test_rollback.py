@@ -12,7 +12,14 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from sessionfactory import ClosedError, DatabaseSettings, SessionFactory, SqlAlchemySessionFactory
+from sessionfactory import (
+    AfterCommitError,
+    ClosedError,
+    DatabaseSettings,
+    SessionFactory,
+    SqlAlchemySessionFactory,
+    on_commit,
+)
 from sessionfactory.engine import places
 from sessionfactory.testing._one_connection import (
     ConcurrentUseError,
@@ -178,6 +185,27 @@ def test_a_refused_close_waits_for_all_that_are_in_its_way(engine: Engine) -> No
         assert first.in_transaction()
         second.close()
         assert not first.in_transaction()
+
+
+def test_a_refused_close_is_made_up_for_after_a_commit_whose_callback_failed(
+    engine: Engine,
+) -> None:
+    """A transaction that ended makes way for an earlier one, whatever follows its commit."""
+
+    def fail() -> None:
+        raise ValueError("no mail today")
+
+    with RollbackSessionFactory(engine) as fake:
+        earlier, later = fake(), fake()
+        earlier.execute(INSERT)
+        later.execute(INSERT)
+        with pytest.raises(InterleavedTransactionsError):
+            earlier.close()
+        on_commit(later, fail)
+        with pytest.raises(AfterCommitError):
+            later.commit()
+        assert not earlier.in_transaction()
+        later.close()
 
 
 @pytest.mark.parametrize("autocommit", [True, False])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, overload
 from weakref import ref
 
 import attrs
@@ -13,9 +13,10 @@ from sqlalchemy.orm import Session
 
 from sessionfactory.engine import local_settings
 from sessionfactory.engine.greenlets import AsyncSession
+from sessionfactory.engine.internals import of_session
 from sessionfactory.engine.options import TransactionOptions
 from sessionfactory.engine.views import view_of
-from sessionfactory.errors import SessionFactoryError
+from sessionfactory.errors import Fault, SessionFactoryError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,6 +31,12 @@ S = TypeVar("S", bound=Session)
 A = TypeVar("A", bound=AsyncSession)
 T = TypeVar("T")
 R = TypeVar("R")
+
+_IN_USE: Final = (
+    "the factory opened a session that holds a connection already, whose transaction has begun"
+    " without these options; give it a factory whose sessions are new, and do what it does first,"
+    " such as SET, by an event, or by the options themselves"
+)
 
 
 @overload
@@ -96,7 +103,8 @@ def with_options(  # noqa: PLR0913 - one keyword for each option
 
     Raises:
         SettingsError: a value cannot be used, or two contradict each other; and from the view, when
-            it opens a session's connection, if the database cannot honour an option.
+            it opens a session's connection, if the database cannot honour an option, or when it
+            opens a session that holds a connection already: its transaction began without them.
         TypeError: this is no session factory.
     """
     given: object = sessions
@@ -137,7 +145,13 @@ class SessionsWithOptions(Generic[T]):
 
     def __call__(self) -> T:
         """Return a new session; the caller closes it."""
-        return cast("T", _give(self._sessions(), self._options))
+        session = self._sessions()
+        try:
+            return cast("T", _give(session, self._options))
+        except SettingsError:
+            if isinstance(session, Session):  # one of the async half cannot be closed from here
+                session.close()
+            raise
 
     def begin(self) -> ScopeWithOptions[T]:
         """Run one transaction, as the factory's own ``begin`` does."""
@@ -152,7 +166,12 @@ class ScopeWithOptions(Generic[T]):
     _options: TransactionOptions
 
     def __enter__(self) -> T:
-        return cast("T", _give(self._scope.__enter__(), self._options))
+        session = self._scope.__enter__()
+        try:
+            return cast("T", _give(session, self._options))
+        except SettingsError as error:
+            self._scope.__exit__(type(error), error, error.__traceback__)
+            raise
 
     def __exit__(
         self,
@@ -163,7 +182,12 @@ class ScopeWithOptions(Generic[T]):
         return cast("None", self._scope.__exit__(kind, error, traceback))
 
     async def __aenter__(self) -> T:
-        return cast("T", _give(await self._scope.__aenter__(), self._options))
+        session = await self._scope.__aenter__()
+        try:
+            return cast("T", _give(session, self._options))
+        except SettingsError as error:
+            await self._scope.__aexit__(type(error), error, error.__traceback__)
+            raise
 
     async def __aexit__(
         self,
@@ -175,9 +199,15 @@ class ScopeWithOptions(Generic[T]):
 
 
 def _give(session: T, options: TransactionOptions) -> T:
-    """Have the transactions of a new session, which has no connection yet, be as options say."""
+    """Have the transactions of a new session, which has no connection yet, be as options say.
+
+    Raises:
+        SettingsError: it has one.
+    """
     bare = session.sync_session if isinstance(session, AsyncSession) else session
     found = cast("Session", bare)
+    if of_session(found):
+        raise SettingsError([Fault("with_options", _IN_USE)])
     asked = ref(found)  # and not the session, which would then be garbage that only cycles free
 
     def get_bind(*arguments: Any, **keywords: Any) -> Engine | Connection:

@@ -412,6 +412,35 @@ async def test_what_a_database_cannot_do(place: Place) -> None:
                     await scalar(session, "SELECT 1")
 
 
+class _Used:
+    """A factory whose scopes have asked the database something before they are entered."""
+
+    def __init__(self, sessions: AsyncSessionFactory) -> None:
+        self._sessions = sessions
+
+    def __call__(self) -> AsyncSession:
+        return self._sessions()
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncGenerator[AsyncSession]:
+        async with self._sessions.begin() as session:
+            await scalar(session, "SELECT 1")
+            yield session
+
+
+@on("async psycopg", "async asyncpg", "async file")
+async def test_sessions_that_were_used_before(place: Place) -> None:
+    """A transaction that began without the options is refused, and its connection goes back."""
+    async with place.factory(pool=PoolSettings(size=1, max_overflow=0)) as sessions:
+        view = view_of(_Used(sessions), read_only=True)
+        for _ in range(2):
+            with pytest.raises(SettingsError, match="holds a connection already"):
+                async with view.begin():
+                    pytest.fail("it began")
+        async with view() as session:  # this one is new
+            assert await scalar(session, "SELECT 1") == 1
+
+
 @on("sync rollback", "async rollback")
 async def test_rollback_fake(place: Place) -> None:
     """Over a rollback fake a view works, in the one transaction that there is."""

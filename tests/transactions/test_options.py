@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 from weakref import ref
 
 import pytest
 from sqlalchemy import StaticPool, create_engine, event, text
 from sqlalchemy.engine import default
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from sessionfactory import (
@@ -16,6 +19,7 @@ from sessionfactory import (
     NullSessionFactory,
     ReadOnlyError,
     SettingsError,
+    run_in_transaction,
     with_options,
 )
 from sessionfactory.engine import standing
@@ -24,6 +28,8 @@ from sessionfactory.engine.views import view_of
 from sessionfactory.testing import check_session_factory
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from sessionfactory import SqlAlchemySessionFactory
 
 asking = cast("Any", with_options)
@@ -152,6 +158,56 @@ def test_null_factory() -> None:
         view()
     with pytest.raises(NotConfiguredError, match="set DATABASE_URL"):
         view.begin()
+
+
+def test_sessions_that_were_used_before(factory: SqlAlchemySessionFactory) -> None:
+    """A session whose transaction began without the options is refused, and closed."""
+
+    class Used:
+        def __call__(self) -> Session:
+            session = factory()
+            session.connection()
+            return session
+
+        @contextmanager
+        def begin(self) -> Generator[Session]:
+            with factory.begin() as session:
+                session.connection()
+                yield session
+
+    view = with_options(Used(), read_only=True)
+    with pytest.raises(SettingsError, match="whose transaction has begun without these options"):
+        view()
+    with (
+        pytest.raises(SettingsError, match="whose transaction has begun without these options"),
+        view.begin(),
+    ):
+        pytest.fail("it began")
+    with pytest.raises(SettingsError):
+        run_in_transaction(view, lambda _: pytest.fail("it began"))
+    assert factory.status().in_use == 0
+
+
+def test_a_session_of_the_async_half_that_was_used_before() -> None:
+    """It is refused as well; whoever shares it goes on with it, and closes it."""
+
+    async def main() -> None:
+        engine = create_async_engine("sqlite+aiosqlite://")
+        async with AsyncSession(engine) as shared:
+            await shared.execute(text("SELECT 1"))
+
+            class Shared:
+                begin = async_sessionmaker(engine).begin
+
+                def __call__(self) -> AsyncSession:
+                    return shared
+
+            with pytest.raises(SettingsError, match="holds a connection already"):
+                with_options(Shared(), read_only=True)()
+            assert await shared.scalar(text("SELECT 1")) == 1
+        await engine.dispose()
+
+    asyncio.run(main())
 
 
 def test_bound_sessions_of_several_engines() -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from attrs import frozen
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
+from stamina.instrumentation import get_on_retry_hooks, set_on_retry_hooks
 
 from benchmarks.databases import factory_on
 from benchmarks.figures import Count, Question, Table, Target, Unit, compare
@@ -84,6 +85,8 @@ QUICK = Plan(rounds=3, passes=2, number=3, storms=2, turns=3)
 def measure(plan: Plan) -> Table:
     """Measure transactions that nobody disturbs, and such as disturb each other."""
     with socket_only() as url, factory_on(url) as factory, ExitStack() as stack:
+        stack.callback(set_on_retry_hooks, get_on_retry_hooks())
+        set_on_retry_hooks(())  # who tries again by himself logs nothing, either
         with factory.engine.begin() as connection:
             connection.execute(text("CREATE TABLE written (value int)"))
             connection.execute(text("CREATE TABLE hot (value int)"))

@@ -60,7 +60,7 @@ async def run_sync_in_transaction(  # noqa: PLR0913 - named, and each with a def
         idempotent=idempotent,
         verify_commit=verify_commit,
     )
-    return await retry_async(partial(_attempt, sessions, work), run)
+    return await retry_async(partial(_attempt, sessions, work), run, work)
 
 
 async def _attempt(sessions: AsyncSessionFactory[A], work: Callable[[Session], T], run: Run) -> T:

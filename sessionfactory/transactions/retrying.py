@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import partial, update_wrapper
 from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy.orm import Session
@@ -71,10 +71,10 @@ def run_in_transaction(  # noqa: PLR0913 - named, and each with a default
         idempotent=idempotent,
         verify_commit=verify_commit,
     )
-    return retry(partial(_attempt, sessions, work), run)
+    return retry(partial(_attempt, sessions, work), run, work)
 
 
-def retry(attempt: Callable[[Run], T], run: Run) -> T:
+def retry(attempt: Callable[[Run], T], run: Run, work: Callable[..., object]) -> T:
     """Make attempts until one succeeds, or its error is the last."""
     # Stamina comes in after the first one: most transactions succeed, and need not pay for it.
     try:
@@ -82,11 +82,13 @@ def retry(attempt: Callable[[Run], T], run: Run) -> T:
     except Exception:
         if not run.goes_on:
             raise
-    from stamina import RetryingCaller  # noqa: PLC0415 - most processes never need it
+    import stamina  # noqa: PLC0415 - most processes never need it
 
-    caller = RetryingCaller(attempts=run.attempts, timeout=run.left)
+    go_on = partial(_go_on, attempt, run)
+    update_wrapper(go_on, work, updated=())  # it is the work that stamina's log names
+    again = stamina.retry(on=run.backoff, attempts=run.attempts, timeout=run.left)(go_on)
     try:
-        return caller(run.backoff, _go_on, attempt, run)
+        return again()
     except Exception as error:
         run.tell(error)
         raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import partial, update_wrapper
 from typing import TYPE_CHECKING, TypeVar
 
 from sessionfactory.engine.greenlets import AsyncSession
@@ -43,10 +43,12 @@ async def run_in_transaction_async(  # noqa: PLR0913 - named, and each with a de
         idempotent=idempotent,
         verify_commit=verify_commit,
     )
-    return await retry_async(partial(_attempt, sessions, work), run)
+    return await retry_async(partial(_attempt, sessions, work), run, work)
 
 
-async def retry_async(attempt: Callable[[Run], Awaitable[T]], run: Run) -> T:
+async def retry_async(
+    attempt: Callable[[Run], Awaitable[T]], run: Run, work: Callable[..., object]
+) -> T:
     """Async twin of ``retry``."""
     # Stamina comes in after the first one: most transactions succeed, and need not pay for it.
     try:
@@ -54,11 +56,13 @@ async def retry_async(attempt: Callable[[Run], Awaitable[T]], run: Run) -> T:
     except Exception:
         if not run.goes_on:
             raise
-    from stamina import AsyncRetryingCaller  # noqa: PLC0415 - most processes never need it
+    import stamina  # noqa: PLC0415 - most processes never need it
 
-    caller = AsyncRetryingCaller(attempts=run.attempts, timeout=run.left)
+    go_on = partial(_go_on, attempt, run)
+    update_wrapper(go_on, work, updated=())  # it is the work that stamina's log names
+    again = stamina.retry(on=run.backoff, attempts=run.attempts, timeout=run.left)(go_on)
     try:
-        return await caller(run.backoff, _go_on, attempt, run)
+        return await again()
     except Exception as error:
         run.tell(error)
         raise

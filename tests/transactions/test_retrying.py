@@ -186,6 +186,26 @@ def test_there_may_be_no_limit(factory: SqlAlchemySessionFactory) -> None:
         assert run_in_transaction(factory, work, attempts=None, timeout=None) == 13
 
 
+def test_each_retry_is_logged_under_the_name_of_the_work(
+    factory: SqlAlchemySessionFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What stamina logs names the function that is done again, and why."""
+    calls: list[int] = []
+
+    def transfer(session: Session) -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            failing(session, "40001")
+
+    run_in_transaction(factory, transfer)
+    (record,) = caplog.records
+    told = vars(record)
+    assert (record.name, record.levelname) == ("stamina", "WARNING")
+    assert str(told["stamina.callable"]).endswith("<locals>.transfer")
+    assert "OperationalError" in told["stamina.caused_by"]
+    assert told["stamina.args"] == ()
+
+
 def test_stamina_can_be_switched_off(factory: SqlAlchemySessionFactory) -> None:
     """A test suite that switches stamina off sees the first error."""
     calls: list[int] = []

@@ -71,6 +71,7 @@ class _ReadingTransaction(RootTransaction):
         """End the transaction."""
         if self.is_active and not self.connection.invalidated:
             driver: Any = self.connection.connection.driver_connection
-            if driver.info.transaction_status == driver.info.transaction_status.INTRANS:
+            status = driver.info.transaction_status
+            if status == status.INTRANS:
                 self.commit()
         super().close()

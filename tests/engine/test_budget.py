@@ -68,8 +68,10 @@ def test_mariadb(mariadb_server: MariaDBServer) -> None:
 
 def test_no_server() -> None:
     """SQLite has none."""
-    with create_engine("sqlite://").connect() as connection:
+    engine = create_engine("sqlite://")
+    with engine.connect() as connection:
         assert server_limit(connection) is None
+    engine.dispose()
 
 
 @pytest.mark.parametrize("half", ["url", "async_url"])

@@ -49,6 +49,8 @@ class Sweep:
     def running(self) -> Generator[None]:
         """Trace this thread."""
         before = sys.gettrace()
+        # First, or Python 3.12 minds the instructions from the next time on.
+        sys._getframe().f_trace_opcodes = True
         sys.settrace(self._trace)
         try:
             yield

@@ -235,10 +235,14 @@ def test_keyboard_interrupt(databases: Databases) -> None:
     """A signal ends the wait of the main thread, which leaves the line."""
     pool = one_connection(databases)
     held = pool.connect()
+    ended = threading.Event()
 
     def interrupt() -> None:
         until(lambda: pool.waiting() == 1)
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        # Again, if it came when Python had just looked for signals, and not yet gone to sleep.
+        while not ended.is_set():
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            ended.wait(2)
 
     # A shell starts what runs in the background with this signal ignored.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -247,6 +251,7 @@ def test_keyboard_interrupt(databases: Databases) -> None:
         with pytest.raises(KeyboardInterrupt):
             pool.connect()
     finally:
+        ended.set()
         signal.signal(signal.SIGINT, before)
     caller.join()
     assert counters(pool) == (0, 1, 0, 0)

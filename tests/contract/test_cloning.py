@@ -137,7 +137,7 @@ async def test_session_left_open(place: Place) -> None:
         message = str(caught.value)
         start = "This test left sessions open, which were cut off; opened at:\n  - "
         assert message.startswith(start)
-        assert f"in test_session_left_open, {place.half.me()}, for 0.0 s" in message
+        assert f"in test_session_left_open, {place.half.me()}, for 0." in message
         await left[0].close()
         async with cloning.clone() as sessions:
             assert await players(sessions) == 0

@@ -225,6 +225,8 @@ def test_bound_sessions_of_several_engines() -> None:
         with pytest.raises(Exception, match="no such table: two"):
             session.execute(text("SELECT 1 FROM two"))
         assert len(session.connection().exec_driver_sql("PRAGMA query_only").all()) == 1
+    one.dispose()
+    two.dispose()
 
 
 def test_views_are_kept_and_bounded() -> None:

@@ -57,6 +57,11 @@ def connect_through(dialect: Dialect, connect: Callable[..., DBAPIConnection]) -
     dialect.connect = connect  # type: ignore[method-assign]  # of this one dialect
 
 
+def close_through(dialect: Dialect, close: Callable[[DBAPIConnection], None]) -> None:
+    """Have a dialect close its connections by ``close``, which no listener to an event can do."""
+    vars(dialect)["do_close"] = close
+
+
 @contextmanager
 def between_transactions(session: Session) -> Generator[None]:
     """Let a session be used before the scope of its last transaction, which has ended, is left.

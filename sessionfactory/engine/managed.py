@@ -225,6 +225,7 @@ class ManagedEngine:
             engine.pool.replace = self._replace
         self.ledger.keep(engine.pool)
         drivers.speak_asyncpg(engine)
+        drivers.close_quietly(engine)
         pipelining.install(engine, self.settings)
         credentials.hand_over(engine, self.settings, self._waiting)
         poolers.recognise(engine, self.settings, self._waiting)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import logging
+import select
 import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal, cast
 
 import pytest
-from sqlalchemy import create_engine, event, text
+from sqlalchemy import URL, create_engine, event, make_url, text
 
 from sessionfactory import (
     AsyncSqlAlchemySessionFactory,
@@ -19,7 +22,7 @@ from sessionfactory import (
     SqlAlchemySessionFactory,
 )
 from sessionfactory.engine import backends, connections
-from sessionfactory.testing import FaultProxy
+from sessionfactory.testing import FaultProxy, PostgresServer
 from tests.engine.drained import DRIVERS, Load, server_of, until_none
 from tests.pgbouncer import PgBouncer
 from tests.testing.available import running_or_skipped
@@ -29,7 +32,7 @@ server = pytest.fixture(server_of)
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
-    from sessionfactory.testing import MariaDBServer, PostgresServer
+    from sessionfactory.testing import MariaDBServer
     from tests.engine.drained import Server
 
 
@@ -115,6 +118,42 @@ async def test_idle_on_a_silent_network(driver: str, server: Server) -> None:
         async with asyncio.timeout(20):
             assert await factory.aclose(timeout=60) == ()
         assert factory.status().size == 0
+
+
+def on_socket(server: Server, driver: str) -> URL:
+    """Return a server's URL by which a driver gets there through its socket in the file system.
+
+    There a write fails as soon as the other end is closed, and not only the second one.
+    """
+    if isinstance(server, PostgresServer):
+        return make_url(server.socket_url).set(drivername=f"postgresql+{driver}")
+    through = {"unix_socket": str(server._socket)}
+    return URL.create(f"mysql+{driver}", username="root", query=through)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("driver", ["psycopg", "asyncpg", "aiomysql"])
+async def test_server_that_closed_first(
+    driver: str, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A connection that the server ended, which nobody noticed yet, is closed without a word."""
+    factory = AsyncSqlAlchemySessionFactory(DatabaseSettings(on_socket(server, driver)))
+    async with factory() as session:
+        proxied = await (await session.connection()).get_raw_connection()
+        driver_connection = proxied.driver_connection
+    if driver != "psycopg":  # which reads only when it is asked something
+        connections._transport(driver_connection).pause_reading()
+    end_of_line = select.poll()
+    end_of_line.register(connections._descriptor(driver_connection) or -1, select.POLLRDHUP)
+    number = connections.backend_of(cast("DBAPIConnection", driver_connection))
+    on_postgres = isinstance(server, PostgresServer)
+    server.execute(f"SELECT pg_terminate_backend({number})" if on_postgres else f"KILL {number}")
+    assert end_of_line.poll(20_000)
+    assert await factory.aclose() == ()
+    assert factory.status().size == 0
+    del proxied, driver_connection
+    gc.collect()  # what is open still is told of now
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 @pytest.mark.parametrize("kind", ["fair", "queue", "none"])

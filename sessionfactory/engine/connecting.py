@@ -173,7 +173,11 @@ class TimelyPool(Pool):
         def open_one(rec: ConnectionPoolEntry) -> DBAPIConnection:
             connection = opened(rec)
             if isinstance(rec, FairRecord) and rec.opened is not None:
-                rec.opened(connection)
+                try:
+                    rec.opened(connection)
+                except BaseException:
+                    self._close_connection(connection, terminate=True)  # nobody else knows it yet
+                    raise
             return connection
 
         return open_one

@@ -65,7 +65,7 @@ def recognise(engine: Engine, settings: DatabaseSettings, waiting: Waiting) -> N
             connection = opened(*arguments, **keywords)
             if _is_direct(dialect, connection, settings.connect_timeout, waiting):
                 return connection
-            connection.close()
+            dialect.do_close(connection)
             if refused:
                 raise SettingsError([Fault("pool.reset", _WHY)])
             is_found = True

@@ -277,6 +277,21 @@ def test_no_thread_can_be_started(databases: Databases, monkeypatch: pytest.Monk
     assert pool.checkedin() == 1
 
 
+def test_no_thread_can_watch(databases: Databases, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So is what keeps the alarm of its set-up from being set, and the connection is closed."""
+
+    def fail(_: threading.Timer) -> None:
+        raise RuntimeError("can't start new thread")
+
+    pool = FairPool(databases.connect, 1, 0, 20, connect_in_time=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Timer, "start", fail)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            pool.connect()
+    assert (pool.checkedout(), databases.opened, list(databases.open)) == (0, 1, [])
+    pool.connect().close()
+
+
 def test_interrupted_as_it_arrives(databases: Databases) -> None:
     """A connection that arrives as its caller is interrupted is the next one's."""
     arrived: list[DBAPIConnection] = []

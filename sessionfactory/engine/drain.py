@@ -112,11 +112,12 @@ def _settle(
 ) -> None:
     """Wait for those who are just being given a connection, and are refused once they have it.
 
-    Else the server would see their connections come after the factory was closed.
+    Else the server would see their connections come after the factory was closed. And for those who
+    were sent away from the line, and have not noticed yet.
     """
 
     def is_settled() -> bool:
-        return pool.taken() <= sum(hold.record.in_use for hold in struck)
+        return not ledger.waiting and pool.taken() <= sum(hold.record.in_use for hold in struck)
 
     while not is_settled() and time.monotonic() < end:
         waiting.until(is_settled, ledger, time.monotonic() + _AGAIN)  # nothing tells when

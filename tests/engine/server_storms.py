@@ -183,10 +183,14 @@ class ThreadStorm(ServerStorm):
         gc.unfreeze()
         for caller in callers:
             caller.join()
-        gc.collect()  # what the last of them dropped
         factory = self._factory
         pool = self._pool(factory)
-        until(lambda: (*self._books(factory), pool.taken()) == (0, 0, 0))
+
+        def balances() -> bool:
+            gc.collect()  # what the last of them dropped; nothing, while another thread collects
+            return (*self._books(factory), pool.taken()) == (0, 0, 0)
+
+        until(balances)
         pool._timeout = 30.0
         with ExitStack() as opened:
             sessions = [opened.enter_context(factory()) for _ in range(sum(_LIMIT))]
@@ -289,6 +293,6 @@ class TaskStorm(ServerStorm):
 
     async def _close(self, factory: AsyncSqlAlchemySessionFactory, dice: random.Random) -> None:
         self._factory = AsyncSqlAlchemySessionFactory(self._settings)
+        self.done["close"] += 1  # which may be cancelled
         await factory.aclose(timeout=dice.choice((0, 0.01, 0.3)))
-        self.done["close"] += 1
         assert self._books(factory) == (0, 0)

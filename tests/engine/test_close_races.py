@@ -129,6 +129,30 @@ def test_waiting_callers_are_woken(url: str) -> None:
             assert isinstance(caller.error, ClosedError)
 
 
+def test_waiting_callers_are_waited_for(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those who were sent away have left when the factory is closed, though they are slow."""
+    pool = PoolSettings(size=1, max_overflow=0, timeout=3600)
+    factory = SqlAlchemySessionFactory(DatabaseSettings(url, pool=pool))
+    over = threading.Event()
+    with factory() as session:
+        session.connection()
+        ledger = factory._managed.ledger
+        answer = ledger.answer
+
+        def take_time(caller: object) -> None:
+            over.wait(0.1)
+            answer(caller)
+
+        monkeypatch.setattr(ledger, "answer", take_time)
+        caller = Caller(lambda: factory().connection())
+        while not factory.status().waiting:
+            pass
+        assert len(factory.close()) == 1
+    assert factory.status().waiting == 0
+    over.set()
+    caller.join()
+
+
 def test_caller_whose_time_is_over_when_it_closes(url: str) -> None:
     """A caller whose wait ends as the factory closes hears of the close, not of a full pool."""
     pool = PoolSettings(size=1, max_overflow=0, timeout=0.01)

@@ -29,7 +29,7 @@ class LedgerPool(Pool):
     ledger: Ledger
     liveness: Liveness | None = None
     """Looks at the connections that are given out; ``None`` where nothing could be seen."""
-    leaves = False
+    leaves: bool = False
     """Whether there may be something standing on connections, because a view left it there."""
 
     def recreate(self) -> Self:

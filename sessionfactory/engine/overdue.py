@@ -50,7 +50,7 @@ class _Watch:
         """Watch, from a checkout on, which is in the books by now."""
         if self._timer is None:
             with self._lock:
-                if self._timer is None:
+                if self._timer is None:  # pragma: no branch - of two at once, one does it
                     self._timer = self._wait(self._after)
 
     def end(self, *_: object) -> None:

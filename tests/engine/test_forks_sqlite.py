@@ -8,7 +8,7 @@ import select
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 from sqlalchemy import text
@@ -17,6 +17,7 @@ from sessionfactory import (
     AsyncSqlAlchemySessionFactory,
     DatabaseSettings,
     ForkedConnectionError,
+    PoolSettings,
     SqlAlchemySessionFactory,
 )
 from tests.engine.child import Child, in_child
@@ -53,12 +54,22 @@ def rows(url: str) -> list[int]:
         return list(session.scalars(text("SELECT a FROM t ORDER BY a")))
 
 
-def test_idle_connections_to_a_file(factory: SqlAlchemySessionFactory, url: str) -> None:
+every_kind = pytest.mark.parametrize("kind", ["fair", "queue"])
+
+
+@every_kind
+def test_idle_connections_to_a_file(
+    factory: SqlAlchemySessionFactory, url: str, kind: Literal["fair", "queue"]
+) -> None:
     """What the child commits stays, whatever its parent does with the connections that it had.
 
     SQLite would lose row 2 without an error if the parent forked with its connection open: see
     "How To Corrupt An SQLite Database File", section 2.6.
     """
+    factory.close()
+    factory = SqlAlchemySessionFactory(DatabaseSettings(url, pool=PoolSettings(kind=kind)))
+    with factory() as session:
+        session.scalar(text("SELECT 1"))
     assert factory.status().idle == 1
     baton = Baton()
 
@@ -81,12 +92,16 @@ def test_idle_connections_to_a_file(factory: SqlAlchemySessionFactory, url: str)
     assert rows(url) == [1, 2]
 
 
-def test_idle_connections_of_aiosqlite(factory: SqlAlchemySessionFactory, url: str) -> None:
+@every_kind
+def test_idle_connections_of_aiosqlite(
+    factory: SqlAlchemySessionFactory, url: str, kind: Literal["fair", "queue"]
+) -> None:
     """The connections of the async half are closed before a fork as well, and opened again."""
     factory.close()
 
     async def work() -> None:
-        asynchronous = AsyncSqlAlchemySessionFactory(DatabaseSettings(url))
+        settings = DatabaseSettings(url, pool=PoolSettings(kind=kind))
+        asynchronous = AsyncSqlAlchemySessionFactory(settings)
 
         async def ask() -> int:
             async with asynchronous() as session:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 import pytest
@@ -60,6 +60,19 @@ def test_each_hold_is_told_once_while_it_lasts(url: str, told: Told) -> None:
                     other.execute(ONE)
                     told.get(timeout=10)
         assert told.empty()
+
+
+def test_a_later_hold_is_told_later(url: str, told: Told) -> None:
+    """While one hold is told of, those that are not due yet are watched on."""
+    with SqlAlchemySessionFactory(settings(url, 0.2)) as factory, factory() as session:
+        session.execute(ONE)
+        with pytest.raises(Empty):
+            told.get(timeout=0.1)
+        with factory() as other:
+            other.execute(ONE)
+            first, second = (told.get(timeout=10) for _ in range(2))
+    assert first != second
+    assert told.empty()
 
 
 def test_short_holds_are_not_told(url: str, told: Told) -> None:

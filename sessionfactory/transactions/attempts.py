@@ -256,22 +256,29 @@ def _is_count(given: object) -> bool:
     return isinstance(given, int) and given >= 1
 
 
-def check_work(work: object) -> None:
-    """Refuse work for the sync half that is not for it.
+def check_work(sessions: object, work: object) -> None:
+    """Refuse what is no factory, and work for the sync half that is not for it.
 
     Raises:
-        TypeError: it is a coroutine function, or no function.
+        TypeError: it is a session or an engine, a coroutine function, or no function.
     """
     if iscoroutinefunction(work):
         raise TypeError(_ASYNC_WORK)
-    check_async_work(work)
+    check_async_work(sessions, work)
 
 
-def check_async_work(work: object) -> None:
-    """Refuse what is no work. A plain function may return something to await: ``Attempt`` sees.
+def check_async_work(sessions: object, work: object) -> None:
+    """Refuse what is no factory, or no work.
+
+    A plain function may return something to await: ``Attempt`` sees.
 
     Raises:
-        TypeError: it is no function.
+        TypeError: it is a session or an engine, or no function.
     """
+    if not (callable(sessions) and hasattr(sessions, "begin")):
+        raise TypeError(
+            "sessions is a session factory, which opens a session for each attempt, not"
+            f" {type(sessions).__name__}"
+        )
     if not callable(work):
         raise TypeError(f"work is a function that takes a session, not {type(work).__name__}")

@@ -52,7 +52,7 @@ async def run_sync_in_transaction(  # noqa: PLR0913 - named, and each with a def
     See ``run_in_transaction`` for the arguments, and what it raises. The work runs in another task
     than the caller's, which has its context; a cancellation strikes it at its next statement.
     """
-    check_work(work)
+    check_work(sessions, work)
     run = Run(
         attempts,
         timeout,

@@ -35,7 +35,7 @@ async def run_in_transaction_async(  # noqa: PLR0913 - named, and each with a de
     Raises:
         TypeError: what the work returns cannot be awaited; it was rolled back.
     """
-    check_async_work(work)
+    check_async_work(sessions, work)
     run = Run(
         attempts,
         timeout,

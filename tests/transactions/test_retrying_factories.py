@@ -67,6 +67,19 @@ def test_work_of_the_other_half_is_refused(factory: SqlAlchemySessionFactory) ->
         run_in_transaction(factory, "work")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
+def test_what_is_no_factory_is_refused(factory: SqlAlchemySessionFactory) -> None:
+    """A session, an engine or a function that returns a session opens no session per attempt."""
+    mistakes: list[Any] = [factory.engine, factory.__call__]
+    with factory() as session:
+        mistakes.append(session)
+        for mistake in mistakes:
+            told = f"sessions is a session factory, .* not {type(mistake).__name__}"
+            with pytest.raises(TypeError, match=told):
+                run_in_transaction(mistake, lambda _: None)
+            with pytest.raises(TypeError, match=told):
+                asyncio.run(run_in_transaction_async(mistake, _never_awaited))
+
+
 def _plain(_: object) -> Any:
     return "done"
 

@@ -13,11 +13,13 @@ midst of what now waits. Where that is uncertain, the deadline of the checkout d
 from __future__ import annotations
 
 import sys
+from threading import current_thread
 from typing import TYPE_CHECKING, Any
 
 from sessionfactory.engine import places
 from sessionfactory.engine.errors import PoolDeadlockError
 from sessionfactory.engine.handoff import TaskWaiter
+from sessionfactory.engine.ledger import current_task
 
 if TYPE_CHECKING:
     import threading
@@ -40,10 +42,14 @@ def refuse(ledger: Ledger, me: Waiter[Any]) -> None:
         ClosedError: the factory was closed meanwhile.
         PoolDeadlockError: every connection is held by somebody who waits, and ``me`` came last.
     """
-    holds = ledger.holds
-    if ledger.limit is None or len(holds) < ledger.limit:
+    if not ledger.saturated:
         return  # one is on its way
+    holds = ledger.holds
     by_task = isinstance(me, TaskWaiter)
+    mine = current_task() if by_task else current_thread()
+    # Most who wait hold nothing, and need not know who else waits.
+    if not any((hold.task if by_task else hold.thread) is mine for hold in holds):
+        return
     waiting = {
         task if by_task else thread: waiter
         for waiter, (thread, task) in ledger.waiting

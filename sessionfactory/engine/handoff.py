@@ -185,15 +185,17 @@ class Line(Generic[T]):
                 waiter.send_away()
             if waiter.waits:
                 wait(waiter)
-            return waiter.leave()
+            thing = waiter.leave()
         except BaseException:
             thing = waiter.leave()
+            self._remove(waiter)
             if thing is not None:  # the next one's, as nobody is here to take it
                 self._put_back(thing)
                 self.settle()
             raise
-        finally:
+        if thing is None:  # else whoever gave it removes him, and need not look for him
             self._remove(waiter)
+        return thing
 
     def settle(self) -> None:
         """Give what is free to those who have waited longest, until there is no more of either.

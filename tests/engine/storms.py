@@ -120,6 +120,11 @@ class Storm:
                 assert ended is None or isinstance(ended, asyncio.CancelledError)
             ended = None
             tasks.clear()  # their tracebacks keep connections that were dropped
+            for _ in range(100):  # and the loop keeps the last of them for a moment
+                if pool.checkedout() == 0:
+                    break
+                gc.collect()
+                await asyncio.sleep(0)
             await greenlet_spawn(self._balance, pool)
 
     def _act(self, pool: FairPool, dice: random.Random, sleep: Callable[[float], object]) -> None:

@@ -44,12 +44,10 @@ def refuse(ledger: Ledger, me: Waiter[Any]) -> None:
     """
     if not ledger.saturated:
         return  # one is on its way
-    holds = ledger.holds
     by_task = isinstance(me, TaskWaiter)
-    mine = current_task() if by_task else current_thread()
-    # Most who wait hold nothing, and need not know who else waits.
-    if not any((hold.task if by_task else hold.thread) is mine for hold in holds):
-        return
+    if not ledger.has_held(current_task() if by_task else current_thread()):
+        return  # most who wait hold nothing, and need not know who else waits
+    holds = ledger.holds
     waiting = {
         task if by_task else thread: waiter
         for waiter, (thread, task) in ledger.waiting

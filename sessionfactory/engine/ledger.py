@@ -162,6 +162,13 @@ class Ledger:
             holders=holders,
         )
 
+    def has_held(self, owner: object) -> bool:
+        """Say whether a thread or task took one of the connections that are out."""
+        for hold in tuple(self._holds.values()):  # no generator: whoever waits comes through here
+            if hold.task is owner or hold.thread is owner:
+                return True
+        return False
+
     def still_out(self, holds: tuple[Hold, ...]) -> tuple[Hold, ...]:
         """Return those of ``holds`` that are not back yet."""
         return tuple(hold for hold in holds if self._holds.get(hold.record) is hold)

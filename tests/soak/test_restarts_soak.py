@@ -24,5 +24,5 @@ def test_under_load(driver: str, death: Death, own_postgres: PostgresServer) -> 
     for _ in range(TIMES):
         load = UnderLoad(settings, is_async=driver not in SYNC, seconds=5)
         load.survive(partial(die, own_postgres, death))
-        assert load.errors
+        assert load.errors or death == "terminated"  # it may find every connection at rest
         assert load.late(1.0) == []

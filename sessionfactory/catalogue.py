@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from sessionfactory.errors import ClosedError, NotConfiguredError, SettingsError
 from sessionfactory.kinds import make_factory
+from sessionfactory.validation import makes_sessions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -159,7 +160,7 @@ class Catalogue(Generic[F]):
 
 def _refuse_no_factory(what: str, given: object) -> None:
     # Types forbid it; the untyped caller is told here, and not by whoever opens a session later.
-    if not (callable(given) and callable(getattr(given, "begin", None))):
+    if not makes_sessions(given):
         raise TypeError(f"{what} takes a session factory, not {type(given).__name__}")
 
 

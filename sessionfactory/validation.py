@@ -313,3 +313,8 @@ def _make_converter() -> Converter:
 
 
 _converter: Final = _make_converter()
+
+
+def makes_sessions(given: object) -> bool:
+    """Say whether something has the members of a session factory; a session or engine has not."""
+    return callable(given) and callable(getattr(given, "begin", None))

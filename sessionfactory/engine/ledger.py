@@ -238,7 +238,7 @@ class Ledger:
             weakref.ref(proxy),  # weak: a session that is dropped gives its connection back
             monotonic(),
             current_thread(),
-            None if _get_running_loop() is None else current_task(),
+            current_task(),
             None if frame is None else (frame.f_code, frame.f_lasti),
             None if session is None else weakref.ref(session),
             None if session is None else places.opening_of(session),

@@ -18,6 +18,7 @@ from sessionfactory.engine.stages import Stage, is_of_commit, stage_of
 from sessionfactory.errors import CommitUncertainError
 from sessionfactory.transactions.markers import MarkersMissingError
 from sessionfactory.transactions.outcome import VERIFICATIONS, Watch
+from sessionfactory.validation import makes_sessions
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -275,7 +276,7 @@ def check_async_work(sessions: object, work: object) -> None:
     Raises:
         TypeError: it is a session or an engine, or no function.
     """
-    if not (callable(sessions) and hasattr(sessions, "begin")):
+    if not makes_sessions(sessions):
         raise TypeError(
             "sessions is a session factory, which opens a session for each attempt, not"
             f" {type(sessions).__name__}"

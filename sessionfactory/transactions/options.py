@@ -17,6 +17,7 @@ from sessionfactory.engine.internals import of_session
 from sessionfactory.engine.options import TransactionOptions
 from sessionfactory.engine.views import view_of
 from sessionfactory.errors import Fault, SessionFactoryError, SettingsError
+from sessionfactory.validation import makes_sessions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -108,8 +109,7 @@ def with_options(  # noqa: PLR0913 - one keyword for each option
         TypeError: this is no session factory.
     """
     given: object = sessions
-    makes_sessions = callable(given) and callable(getattr(given, "begin", None))
-    if not makes_sessions or hasattr(given, "session_factory"):  # of a ``scoped_session``
+    if not makes_sessions(given) or hasattr(given, "session_factory"):  # of a ``scoped_session``
         raise TypeError(f"with_options takes a session factory, not {type(given).__name__}")
     options = TransactionOptions(
         isolation_level=isolation_level,

@@ -156,14 +156,20 @@ def test_sessions_left_open_are_named(engine: Engine) -> None:
         assert connection.scalar(COUNT) == 0
 
 
+def closed_too_early(fake: RollbackSessionFactory[Session]) -> tuple[Session, Session]:
+    """Return two sessions that have inserted a row; to close the first was refused."""
+    earlier, later = fake(), fake()
+    earlier.execute(INSERT)
+    later.execute(INSERT)
+    with pytest.raises(InterleavedTransactionsError):
+        earlier.close()
+    return earlier, later
+
+
 def test_a_session_that_is_used_on_is_not_closed_later(engine: Engine) -> None:
     """A refused close is made up for only if the session was not used since."""
     with RollbackSessionFactory(engine) as fake:
-        earlier, later = fake(), fake()
-        earlier.execute(INSERT)
-        later.execute(INSERT)
-        with pytest.raises(InterleavedTransactionsError):
-            earlier.close()
+        earlier, later = closed_too_early(fake)
         earlier.execute(INSERT)
         later.commit()
         later.close()
@@ -196,11 +202,7 @@ def test_a_refused_close_is_made_up_for_after_a_commit_whose_callback_failed(
         raise ValueError("no mail today")
 
     with RollbackSessionFactory(engine) as fake:
-        earlier, later = fake(), fake()
-        earlier.execute(INSERT)
-        later.execute(INSERT)
-        with pytest.raises(InterleavedTransactionsError):
-            earlier.close()
+        earlier, later = closed_too_early(fake)
         on_commit(later, fail)
         with pytest.raises(AfterCommitError):
             later.commit()

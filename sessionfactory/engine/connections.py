@@ -5,6 +5,7 @@ Each function stands for one thing that drivers do differently, or that has no p
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import os
 import select
@@ -13,7 +14,7 @@ import sys
 import threading
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy.util.concurrency import await_only
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry
+
+
+_BARE: Final = frozenset({"MySQLdb.connections", "mysql.connector.connection_cext"})
+"""Modules of drivers in C that have no lock of their own."""
 
 
 def never_free(kept: object) -> None:
@@ -174,6 +179,47 @@ def hang_up(connection: DBAPIConnection | None) -> None:
         else:
             with socket.socket(fileno=os.dup(_descriptor(driver) or -1)) as line:
                 line.shutdown(socket.SHUT_RDWR)
+
+
+def is_entered(connection: DBAPIConnection | None) -> bool:
+    """Say whether a holder may be inside the driver's C code, which must not lose its connection.
+
+    psycopg keeps a pointer to libpq's structure while it waits for an answer, mysqlclient and
+    MySQL Connector's extension have the interpreter's lock released: whoever closed the connection
+    meanwhile would have the process die (measured: one storm of 60). psycopg2 has a lock of its
+    own around it, the other drivers are written in Python, and SQLite counts who is inside.
+    """
+    driver = _driver_connection(connection)
+    return hasattr(driver, "pgconn") or type(driver).__module__ in _BARE
+
+
+def close_entered(connection: DBAPIConnection | None, timeout: float) -> None:
+    """Close a connection as soon as nobody is inside; see ``is_entered``.
+
+    Its socket is shut down at once, so that it is gone for the server. Where nobody can know who is
+    inside, or it takes longer, its holder closes what is left by letting go of it. No entry has it
+    any more: else a garbage collection that comes while this thread has the driver's lock might
+    roll it back, and wait for that lock.
+
+    Args:
+        connection: the driver's connection; it was cancelled.
+        timeout: seconds to wait.
+    """
+    driver = _driver_connection(connection)
+    hang_up(connection)
+    if not hasattr(driver, "lock"):  # not psycopg's
+        return
+    try:
+        if inspect.iscoroutinefunction(driver.lock.acquire):
+            await_only(asyncio.wait_for(driver.lock.acquire(), timeout))
+        elif not driver.lock.acquire(timeout=timeout):
+            return
+    except TimeoutError:
+        return
+    try:
+        _complete(driver.close())
+    finally:
+        driver.lock.release()
 
 
 def abandon(connection: DBAPIConnection | None) -> None:

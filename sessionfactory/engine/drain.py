@@ -171,7 +171,10 @@ def _cancel(hold: Hold) -> None:
 
 def _close(hold: Hold) -> None:
     _cancel(hold)
-    hold.record.invalidate()
+    if connections.is_entered(hold.record.dbapi_connection):
+        connections.close_entered(internals.part_with(hold.record), _GRACE)
+    else:
+        hold.record.invalidate()
 
 
 def _hang_up(opened: tuple[DBAPIConnection, ...]) -> None:

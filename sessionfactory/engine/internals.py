@@ -105,6 +105,21 @@ def take_away(
         put_in_place(proxy, stand_in)
 
 
+def part_with(record: ConnectionPoolEntry) -> DBAPIConnection | None:
+    """Take a connection from its entry, as ``invalidate()`` does, and leave its closing to others.
+
+    Listeners are told. ``tests/engine/test_close_entered.py`` notices if one of these names moves.
+    """
+    entry: Any = record
+    connection: DBAPIConnection | None = entry.dbapi_connection
+    entry.dbapi_connection = None
+    if connection is not None:
+        dispatch = entry._ConnectionRecord__pool.dispatch  # noqa: SLF001
+        dispatch.invalidate(connection, record, None)
+        dispatch.close(connection, record)
+    return connection
+
+
 def free_first_connect(pool: Pool) -> None:
     """Free the lock under which SQLAlchemy opens the first connection of an engine.
 

@@ -13,13 +13,11 @@ midst of what now waits. Where that is uncertain, the deadline of the checkout d
 from __future__ import annotations
 
 import sys
-from threading import current_thread
 from typing import TYPE_CHECKING, Any
 
 from sessionfactory.engine import places
 from sessionfactory.engine.errors import PoolDeadlockError
 from sessionfactory.engine.handoff import TaskWaiter
-from sessionfactory.engine.ledger import current_task
 
 if TYPE_CHECKING:
     import threading
@@ -28,15 +26,16 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from sessionfactory.engine.handoff import Waiter
-    from sessionfactory.engine.ledger import Hold, Ledger
+    from sessionfactory.engine.ledger import Hold, Ledger, Who
 
 
-def refuse(ledger: Ledger, me: Waiter[Any]) -> None:
+def refuse(ledger: Ledger, me: Waiter[Any], who: Who) -> None:
     """Refuse to wait where nobody is left who could give a connection back.
 
     Args:
         ledger: who has connections, and who waits; ``me`` among them.
-        me: who begins to wait.
+        me: what begins to wait.
+        who: for whom.
 
     Raises:
         ClosedError: the factory was closed meanwhile.
@@ -45,7 +44,7 @@ def refuse(ledger: Ledger, me: Waiter[Any]) -> None:
     if not ledger.saturated:
         return  # one is on its way
     by_task = isinstance(me, TaskWaiter)
-    if not ledger.has_held(current_task() if by_task else current_thread()):
+    if not ledger.has_held(who[by_task]):
         return  # most who wait hold nothing, and need not know who else waits
     holds = ledger.holds
     waiting = {

@@ -192,10 +192,7 @@ class FairPool(TimelyPool):
         now = monotonic()
         deadline = None if self._timeout is None else now + self._timeout
         # Nobody overtakes: what comes back after this look is for those who wait by then.
-        try:
-            record = None if self._waiters else self._next_idle()
-        except IndexError:
-            record = None
+        record = None if self._waiters else self._idle_one()
         if record is None:
             record = self._line.stand(partial(self._wait, deadline))
             if record is None:
@@ -270,8 +267,8 @@ class FairPool(TimelyPool):
 
     def _idle_one(self) -> FairRecord | None:
         try:
-            return self._next_idle()
-        except IndexError:
+            return self._next_idle() if self._idle else None
+        except IndexError:  # it was taken this very moment
             return None
 
     def _new_permits(self) -> Permits:

@@ -203,12 +203,17 @@ class Line(Generic[T]):
         Whoever adds a thing or a waiter calls this afterwards. So nothing lies about while somebody
         waits, wherever in here some other thread, or this one, happens to be.
         """
-        while (waiter := self._longest_waiting()) is not None:
-            thing = self._free()
-            if thing is None:
+        while self.waiters:
+            try:
+                waiter = self.waiters[0]
+            except IndexError:  # he left this very moment
                 return
-            if not waiter.offer(thing):  # he left, or was given another one, this very moment
-                self._put_back(thing)
+            if waiter.waits:
+                thing = self._free()
+                if thing is None:
+                    return
+                if not waiter.offer(thing):  # he left, or was given another one, just now
+                    self._put_back(thing)
             self._remove(waiter)
 
     def close(self) -> None:
@@ -216,15 +221,6 @@ class Line(Generic[T]):
         self._closed = True
         for waiter in tuple(self.waiters):
             waiter.send_away()
-
-    def _longest_waiting(self) -> Waiter[T] | None:
-        while self.waiters:
-            with suppress(IndexError):  # he left this very moment
-                waiter = self.waiters[0]
-                if waiter.waits:
-                    return waiter
-                self._remove(waiter)
-        return None
 
     def _remove(self, waiter: Waiter[T]) -> None:
         if waiter in self.waiters:
@@ -241,4 +237,5 @@ def _seconds_until(deadline: float | None) -> float:
     # What a lock takes: -1 means for ever, and for ever is not much longer than the maximum.
     if deadline is None:
         return -1
-    return min(max(0.0, deadline - monotonic()), threading.TIMEOUT_MAX)
+    left = deadline - monotonic()
+    return 0.0 if left < 0 else min(left, threading.TIMEOUT_MAX)

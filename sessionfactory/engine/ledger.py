@@ -120,9 +120,10 @@ class Ledger:
         """The connections that are open, out or not."""
         return tuple(self._open.copy().values())
 
-    def ask(self, caller: object) -> None:
-        """Note that a caller waits for a connection."""
-        self._waiting[caller] = current_thread(), current_task()
+    def ask(self, caller: object) -> Who:
+        """Note that a caller waits for a connection; return who that is."""
+        who = self._waiting[caller] = current_thread(), current_task()
+        return who
 
     def answer(self, caller: object) -> None:
         """Note that a caller waits no longer."""

@@ -58,9 +58,9 @@ class LedgerFairPool(LedgerPool, FairPool):
         """Close a connection in this half's way; ``_discard`` does so in a pool for threads."""
 
     def _wait(self, deadline: float | None, waiter: Waiter[FairRecord]) -> None:
-        self.ledger.ask(waiter)
+        who = self.ledger.ask(waiter)
         try:
-            deadlocks.refuse(self.ledger, waiter)
+            deadlocks.refuse(self.ledger, waiter, who)
             super()._wait(deadline, waiter)
         finally:
             self.ledger.answer(waiter)

@@ -22,6 +22,7 @@ from sessionfactory.testing import FaultProxy
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sessionfactory.engine.ledger import Who
     from sessionfactory.testing import PostgresServer
 
 
@@ -164,9 +165,9 @@ def test_caller_whose_time_is_over_when_it_closes(url: str) -> None:
         ledger = factory._managed.ledger
         asked = ledger.ask
 
-        def close_then_ask(caller: object) -> None:
+        def close_then_ask(caller: object) -> Who:
             ledger.closed = True
-            asked(caller)
+            return asked(caller)
 
         ledger.ask = close_then_ask  # type: ignore[method-assign]  # between the look and the wait
         with pytest.raises(ClosedError), factory() as other:

@@ -28,6 +28,7 @@ from tests.engine.sqlite_pools import Caller, until
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
+    from sessionfactory.engine.ledger import Who
     from tests.engine.sqlite_pools import Databases
 
     Limited = type[LedgerFairPool | LedgerQueuePool]
@@ -106,9 +107,9 @@ def test_closed_as_somebody_begins_to_wait(kind: Limited, databases: Databases) 
     held = pool.connect()
     ask = pool.ledger.ask
 
-    def close_and_ask(caller: object) -> None:
+    def close_and_ask(caller: object) -> Who:
         pool.ledger.closed = True
-        ask(caller)
+        return ask(caller)
 
     pool.ledger.ask = close_and_ask  # type: ignore[method-assign]
     with pytest.raises(ClosedError):

@@ -9,14 +9,20 @@ SQLite's library has no server that would tell the processes apart; it keeps not
 file, which the child inherits and takes for its own. What the child then commits may be lost. So
 the parent closes its idle connections to files before it forks, and where some were in use, the
 child does not open the file. https://sqlite.org/howtocorrupt.html, section 2.6.
+
+Who opens a connection goes through OpenSSL, for TLS or to prove that it knows the password. A fork
+at that moment would leave the child with a lock that no thread of it has, and its own attempts
+would wait for ever. So a fork waits for the attempts of other threads, and new ones wait for it.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+import threading
+import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import WeakValueDictionary
 
 from sqlalchemy import event
@@ -28,7 +34,7 @@ from sessionfactory.errors import ForkedConnectionError, SessionFactoryError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sqlalchemy import Engine, ExceptionContext
+    from sqlalchemy import Dialect, Engine, ExceptionContext
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
     from sessionfactory.engine.ledger import Hold, Ledger
@@ -54,6 +60,15 @@ _locked: Final[set[Path]] = set()
 """Files of SQLite that the parent of this process was using when it forked."""
 
 
+_PATIENCE: Final = 1.0
+"""Seconds that a fork waits for those who open a connection. One that takes longer is waiting for
+its server, and most likely in no lock."""
+_gate: Final = threading.RLock()
+"""Had by who forks, until that is done; whoever opens a connection comes through here first."""
+_opening: Final[dict[object, int]] = {}
+"""Who opens a connection: the numbers of threads."""
+
+
 class InheritedConnection(CutConnection):
     """Stands, in a forked child, where a connection was that is the parent's."""
 
@@ -66,13 +81,15 @@ def tell(forked: Forked) -> None:
 
 
 def guard(engine: Engine, file: Path | None) -> None:
-    """Have an engine say what a fork has to do with its errors.
+    """Have an engine say what a fork has to do with its errors, and be forked at no bad moment.
 
     Args:
         engine: the engine.
         file: the file of a SQLite database.
     """
     event.listen(engine, "handle_error", _explain, retval=True)
+    if engine.dialect.name != "sqlite":
+        _open_between_forks(engine.dialect)
     if file is not None:
         path = file.resolve()
 
@@ -128,18 +145,43 @@ def _explain(context: ExceptionContext) -> SessionFactoryError | None:
     return stand_in.refusal
 
 
+def _open_between_forks(dialect: Dialect) -> None:
+    connect = dialect.connect
+
+    def connect_between(*arguments: Any, **keywords: Any) -> DBAPIConnection:
+        attempt = object()
+        with _gate:
+            _opening[attempt] = threading.get_ident()
+        try:
+            return connect(*arguments, **keywords)
+        finally:
+            _opening.pop(attempt, None)  # a forked child may have forgotten it
+
+    internals.connect_through(dialect, connect_between)
+
+
+def _others_open() -> bool:
+    return any(thread != threading.get_ident() for thread in tuple(_opening.values()))
+
+
 def _told() -> list[Forked]:
     # Not by iterating over the dictionary: another thread may add to it meanwhile.
     return [forked for reference in _forked.valuerefs() if (forked := reference()) is not None]
 
 
 def _before_fork() -> None:
+    _gate.acquire()
+    end = time.monotonic() + _PATIENCE
+    while _others_open() and time.monotonic() < end:
+        time.sleep(0.001)  # no lock, which a signal handler that forks might be in the midst of
     with ExitStack() as everybody:  # and if one fails, the others all the same
         for forked in _told():
             everybody.callback(forked.before_fork)
 
 
 def _in_child() -> None:
+    _opening.clear()
+    _gate.release()
     internals.free_counters()
     with ExitStack() as everybody:
         for forked in _told():
@@ -147,4 +189,6 @@ def _in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows does not fork
-    os.register_at_fork(before=_before_fork, after_in_child=_in_child)
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_gate.release, after_in_child=_in_child
+    )

@@ -1,0 +1,63 @@
+"""A fork comes at no moment at which another thread opens a connection.
+
+It would leave the child with OpenSSL's locks: one in ten that connected at once waited for ever.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import make_url, text
+
+from sessionfactory import (
+    ConnectTimeoutError,
+    DatabaseSettings,
+    PoolSettings,
+    SqlAlchemySessionFactory,
+)
+from sessionfactory.testing import FaultProxy
+from tests.engine.child import in_child
+from tests.engine.sqlite_pools import Caller, until
+
+if TYPE_CHECKING:
+    from sessionfactory.testing import PostgresServer
+
+_NAME = "opened_before_a_fork"
+_OPEN = (
+    "SELECT count(*) FROM pg_stat_activity"
+    f" WHERE application_name = '{_NAME}' AND state <> 'starting'"
+)
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+def test_an_attempt_is_waited_for(driver: str, postgres_server: PostgresServer) -> None:
+    """It is over when the child begins; others begin when the fork is done, also in the child."""
+    with FaultProxy(postgres_server.url_for(driver), latency=0.02) as proxy:
+        url = make_url(proxy.url).update_query_dict({"application_name": _NAME})
+        with SqlAlchemySessionFactory(DatabaseSettings(url)) as factory:
+            caller = Caller(lambda: factory.engine.raw_connection().close())
+            until(lambda: proxy.connections > 0)
+            opened, again = in_child(lambda: (postgres_server.execute(_OPEN), _ask(factory)))
+            caller.join()
+            assert (opened, again) == ("1", 1)
+            assert _ask(factory) == 1
+
+
+def test_an_attempt_that_hangs(postgres_server: PostgresServer) -> None:
+    """A fork does not wait for ever."""
+    with FaultProxy(postgres_server.url_for("psycopg")) as proxy:
+        proxy.black_hole()
+        pool = PoolSettings(timeout=3)
+        with SqlAlchemySessionFactory(DatabaseSettings(proxy.url, pool=pool)) as factory:
+            caller = Caller(lambda: factory.engine.raw_connection().close())
+            until(lambda: proxy.connections > 0)
+            assert in_child(os.getpid) != os.getpid()
+            with pytest.raises(ConnectTimeoutError):
+                caller.join()
+
+
+def _ask(factory: SqlAlchemySessionFactory) -> object:
+    with factory() as session:
+        return session.scalar(text("SELECT 1"))

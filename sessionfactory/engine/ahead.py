@@ -112,7 +112,7 @@ class Ahead(BaseConnection[Any]):
             whether there was one to read, and the connection is sound.
         """
         ending = self.ending
-        if ending is None:
+        if ending is None or self.closed:
             return False
         with suppress(StopIteration, DatabaseError):
             next(ending)  # it begins, or says again what it waits for

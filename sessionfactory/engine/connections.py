@@ -75,6 +75,11 @@ def cancel(connection: DBAPIConnection | None, timeout: float) -> None:
             _complete(driver.interrupt())
 
 
+def is_for_threads(connection: DBAPIConnection | None) -> bool:
+    """Say whether a connection is a driver's own, which awaits nothing."""
+    return _driver_connection(connection) is connection
+
+
 def backend_of(connection: DBAPIConnection | None) -> int | None:
     """Return the number that the server, in its greeting, gave to its end of a connection.
 
@@ -184,29 +189,33 @@ def hang_up(connection: DBAPIConnection | None) -> None:
 def is_entered(connection: DBAPIConnection | None) -> bool:
     """Say whether a holder may be inside the driver's C code, which must not lose its connection.
 
-    psycopg keeps a pointer to libpq's structure while it waits for an answer, mysqlclient and
-    MySQL Connector's extension have the interpreter's lock released: whoever closed the connection
-    meanwhile would have the process die (measured: one storm of 60). psycopg2 has a lock of its
-    own around it, the other drivers are written in Python, and SQLite counts who is inside.
+    psycopg keeps a pointer to libpq's structure while it waits for an answer, sqlite3 asks SQLite
+    for more when a statement has returned, mysqlclient and MySQL Connector's extension have the
+    interpreter's lock released: whoever closed the connection meanwhile would have the process die
+    (measured: one storm of 60). psycopg2 has a lock of its own around it, and the other drivers are
+    written in Python.
     """
     driver = _driver_connection(connection)
-    return hasattr(driver, "pgconn") or type(driver).__module__ in _BARE
+    bare = _is_sqlite3(driver) or type(driver).__module__ in _BARE
+    return bare or hasattr(driver, "pgconn")
 
 
 def close_entered(connection: DBAPIConnection | None, timeout: float) -> None:
     """Close a connection as soon as nobody is inside; see ``is_entered``.
 
-    Its socket is shut down at once, so that it is gone for the server. Where nobody can know who is
-    inside, or it takes longer, its holder closes what is left by letting go of it. No entry has it
-    any more: else a garbage collection that comes while this thread has the driver's lock might
-    roll it back, and wait for that lock.
+    Where nobody can know who is inside, or it takes longer, its holder closes it, who is outside by
+    then. No entry has it any more: else a garbage collection that comes while this thread has the
+    driver's lock might roll it back, and wait for that lock.
 
     Args:
-        connection: the driver's connection; it was cancelled.
+        connection: the driver's connection; it was cancelled, and hung up.
         timeout: seconds to wait.
     """
     driver = _driver_connection(connection)
-    hang_up(connection)
+    if _is_sqlite3(driver):  # waits for SQLite's own lock, and gives those on the file back
+        with suppress(Exception):
+            driver.rollback()
+        return
     if not hasattr(driver, "lock"):  # not psycopg's
         return
     try:
@@ -214,7 +223,7 @@ def close_entered(connection: DBAPIConnection | None, timeout: float) -> None:
             await_only(asyncio.wait_for(driver.lock.acquire(), timeout))
         elif not driver.lock.acquire(timeout=timeout):
             return
-    except TimeoutError:
+    except (TimeoutError, RuntimeError):  # it is another event loop's
         return
     try:
         _complete(driver.close())
@@ -231,7 +240,10 @@ def abandon(connection: DBAPIConnection | None) -> None:
     driver = _driver_connection(connection)
     with suppress(Exception):  # it is closed already
         if hasattr(driver, "pgconn"):  # psycopg
-            driver.pgconn.finish()
+            if driver.lock.locked():  # a task is inside, and goes on if its loop does
+                hang_up(connection)
+            else:
+                driver.pgconn.finish()
             return
         if hasattr(driver, "stop"):  # aiosqlite: its thread closes the file, and tells the loop
             stop = threading.Thread(target=driver.stop)  # that runs here: in this thread, none does
@@ -266,6 +278,10 @@ def close_from_outside(record: ConnectionPoolEntry) -> None:
 def _driver_connection(connection: DBAPIConnection | None) -> Any:
     """Return what the driver made: SQLAlchemy wraps the connections of asynchronous drivers."""
     return getattr(connection, "driver_connection", connection)
+
+
+def _is_sqlite3(driver: Any) -> bool:
+    return hasattr(driver, "interrupt") and not hasattr(driver, "_running")  # aiosqlite's has both
 
 
 def _transport(driver: Any) -> Any:

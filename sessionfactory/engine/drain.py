@@ -36,6 +36,10 @@ class CutConnection:
     """Stands where a connection was that was closed over its holder's head.
 
     To roll it back or to close it is what the holder has to do, and succeeds; all else raises.
+
+    Attributes:
+        left: the connection, if it is the holder who has to close it: when he says good-bye, he is
+            in the midst of nothing.
     """
 
     error: type[SessionFactoryError] = ClosedError
@@ -43,6 +47,7 @@ class CutConnection:
 
     def __init__(self, message: str) -> None:
         self._message = message
+        self.left: DBAPIConnection | None = None
 
     @property
     def refusal(self) -> SessionFactoryError:
@@ -53,13 +58,19 @@ class CutConnection:
     """As drivers' connections say it; psycopg's cursors ask."""
 
     def rollback(self) -> None:
-        """Do nothing: the transaction ended with its connection."""
+        """Roll nothing back: the transaction ended with its connection."""
+        self.close()
 
     def close(self) -> None:
-        """Do nothing: it is closed."""
+        """Close what is left."""
+        left, self.left = self.left, None
+        if left is not None:
+            with suppress(Exception):  # it was hung up
+                left.close()
 
     def terminate(self) -> None:
-        """Do nothing: it is closed."""
+        """Close what is left."""
+        self.close()
 
     def commit(self) -> Never:
         """Raise an error: nothing was committed."""
@@ -80,7 +91,7 @@ def drain(engine: Engine, ledger: Ledger, deadline: float, waiting: Waiting) -> 
     # What this thread or task holds cannot come back while it waits here; and nothing runs on it.
     own = tuple(hold for hold in ledger.holds if _is_ours(hold))
     holders = [hold.holder for hold in own]
-    _cut(ledger, own, waiting, [])
+    _cut(ledger, own, waiting, [], _close_own)
     waiting.until(lambda: not ledger.holds, ledger, deadline)
     end = min(time.monotonic(), deadline) + 2 * _GRACE
     late = ledger.holds
@@ -151,11 +162,13 @@ def _cut(
     holds: tuple[Hold, ...],
     waiting: Waiting,
     meanwhile: list[Callable[[], None]],
+    close: Callable[[Hold], None] | None = None,
 ) -> None:
     """Close connections over their holders' heads."""
     message = f"The session factory {ledger.name!r} was closed, and this connection with it"
     strike_out(ledger, message, holds)
-    waiting.side_by_side([*meanwhile, *(partial(_close, hold) for hold in holds)], _GRACE)
+    closing = [partial(close or _close, hold) for hold in holds]
+    waiting.side_by_side([*meanwhile, *closing], _GRACE)
 
 
 def strike_out(ledger: Ledger, message: str, holds: tuple[Hold, ...] | None = None) -> None:
@@ -171,10 +184,26 @@ def _cancel(hold: Hold) -> None:
 
 def _close(hold: Hold) -> None:
     _cancel(hold)
-    if connections.is_entered(hold.record.dbapi_connection):
-        connections.close_entered(internals.part_with(hold.record), _GRACE)
-    else:
+    connection = hold.record.dbapi_connection
+    if not connections.is_entered(connection):
         hold.record.invalidate()
+        return
+    proxy = hold.proxy()
+    stand_in: object = None if proxy is None else proxy.dbapi_connection
+    if isinstance(stand_in, CutConnection) and connections.is_for_threads(connection):
+        stand_in.left = connection
+    connections.hang_up(connection)
+    connections.close_entered(internals.part_with(hold.record), _GRACE)
+
+
+def _close_own(hold: Hold) -> None:
+    if hold.proxy() is None:  # garbage, which another thread may be about to roll back
+        _close(hold)
+        return
+    connection = hold.record.dbapi_connection
+    if not connections.can_cancel(connection):  # nothing runs on it, but its good-bye may take long
+        connections.hang_up(connection)
+    hold.record.invalidate()
 
 
 def _hang_up(opened: tuple[DBAPIConnection, ...]) -> None:

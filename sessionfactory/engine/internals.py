@@ -112,11 +112,13 @@ def part_with(record: ConnectionPoolEntry) -> DBAPIConnection | None:
     """
     entry: Any = record
     connection: DBAPIConnection | None = entry.dbapi_connection
-    entry.dbapi_connection = None
-    if connection is not None:
-        dispatch = entry._ConnectionRecord__pool.dispatch  # noqa: SLF001
-        dispatch.invalidate(connection, record, None)
-        dispatch.close(connection, record)
+    try:
+        if connection is not None:
+            dispatch = entry._ConnectionRecord__pool.dispatch  # noqa: SLF001
+            dispatch.invalidate(connection, record, None)
+            dispatch.close(connection, record)
+    finally:
+        entry.dbapi_connection = None
     return connection
 
 

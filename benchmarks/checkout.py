@@ -20,7 +20,7 @@ from sessionfactory import (
     SessionSettings,
     SqlAlchemySessionFactory,
 )
-from sessionfactory.engine.fair import FairPool
+from sessionfactory.pool.fair import FairPool
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Engine

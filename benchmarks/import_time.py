@@ -19,7 +19,7 @@ _NOTHING = "nothing"
 _IMPORTS = {
     _SQLALCHEMY: "import sqlalchemy.orm",
     _BARE: "import sessionfactory",
-    _PLUGIN: "import sessionfactory, sessionfactory.interfaces, sessionfactory._null",
+    _PLUGIN: "import sessionfactory, sessionfactory.interfaces, sessionfactory.null",
     _NOTHING: "",
 }
 _NOTES = (

@@ -26,9 +26,9 @@ from benchmarks import figures
 from benchmarks.figures import Question, Target, Unit, compare
 from benchmarks.harness import alternate, fastest
 from sessionfactory.testing import PostgresServer, ServerUnavailableError
-from sessionfactory.testing.cloning import CloningSessionFactory
-from sessionfactory.testing.memory import InMemorySessionFactory
-from sessionfactory.testing.rollback import RollbackSessionFactory
+from sessionfactory.testing.cloning.cloning import CloningSessionFactory
+from sessionfactory.testing.memory.memory import InMemorySessionFactory
+from sessionfactory.testing.rollback.rollback import RollbackSessionFactory
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,14 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sessionfactory._async import AsyncSqlAlchemySessionFactory
-    from sessionfactory._null import AsyncNullSessionFactory, NullSessionFactory
-    from sessionfactory._sync import SqlAlchemySessionFactory
-    from sessionfactory.async_registry import AsyncSessionFactoryRegistry
-    from sessionfactory.engine.errors import (
-        ConnectTimeoutError,
-        PoolDeadlockError,
-        PoolExhaustedError,
+    from sessionfactory.config.masking import Secret
+    from sessionfactory.config.rotating_secret import RotatingSecret
+    from sessionfactory.config.settings import (
+        DatabaseSettings,
+        PoolSettings,
+        SessionSettings,
+        SqliteSettings,
     )
     from sessionfactory.errors import (
         AfterCommitError,
@@ -34,24 +33,25 @@ if TYPE_CHECKING:
         commit_outcome,
     )
     from sessionfactory.interfaces import AsyncSessionFactory, SessionFactory
-    from sessionfactory.masking import Secret
-    from sessionfactory.registry import SessionFactoryRegistry
-    from sessionfactory.rotating import RotatingSecret
-    from sessionfactory.settings import (
-        DatabaseSettings,
-        PoolSettings,
-        SessionSettings,
-        SqliteSettings,
+    from sessionfactory.null import AsyncNullSessionFactory, NullSessionFactory
+    from sessionfactory.pool_errors import (
+        ConnectTimeoutError,
+        PoolDeadlockError,
+        PoolExhaustedError,
     )
-    from sessionfactory.shared import hand_over
+    from sessionfactory.registry.registry import SessionFactoryRegistry
+    from sessionfactory.registry.registry_async import AsyncSessionFactoryRegistry
+    from sessionfactory.sessions.factory import SqlAlchemySessionFactory
+    from sessionfactory.sessions.factory_async import AsyncSqlAlchemySessionFactory
+    from sessionfactory.sessions.guarded_session import hand_over
     from sessionfactory.status import Health, Holder, PoolStatus
     from sessionfactory.transactions.after_commit import on_commit
     from sessionfactory.transactions.in_one_greenlet import run_sync_in_transaction
-    from sessionfactory.transactions.markers import marker_table
     from sessionfactory.transactions.options import with_options
-    from sessionfactory.transactions.retrying import run_in_transaction
-    from sessionfactory.transactions.retrying_async import run_in_transaction_async
+    from sessionfactory.transactions.retry import run_in_transaction
+    from sessionfactory.transactions.retry_async import run_in_transaction_async
     from sessionfactory.transactions.transient import is_transient
+    from sessionfactory.transactions.verification.marker import marker_table
 
 __version__ = "0.1.0"
 
@@ -100,11 +100,11 @@ __all__ = [
 ]
 
 _MODULES = {
-    "_async": ("AsyncSqlAlchemySessionFactory",),
-    "_null": ("AsyncNullSessionFactory", "NullSessionFactory"),
-    "_sync": ("SqlAlchemySessionFactory",),
-    "async_registry": ("AsyncSessionFactoryRegistry",),
-    "engine.errors": ("ConnectTimeoutError", "PoolDeadlockError", "PoolExhaustedError"),
+    "sessions.factory_async": ("AsyncSqlAlchemySessionFactory",),
+    "null": ("AsyncNullSessionFactory", "NullSessionFactory"),
+    "sessions.factory": ("SqlAlchemySessionFactory",),
+    "registry.registry_async": ("AsyncSessionFactoryRegistry",),
+    "pool_errors": ("ConnectTimeoutError", "PoolDeadlockError", "PoolExhaustedError"),
     "errors": (
         "AfterCommitError",
         "ClosedError",
@@ -121,17 +121,17 @@ _MODULES = {
         "commit_outcome",
     ),
     "interfaces": ("AsyncSessionFactory", "SessionFactory"),
-    "masking": ("Secret",),
-    "rotating": ("RotatingSecret",),
-    "registry": ("SessionFactoryRegistry",),
-    "settings": ("DatabaseSettings", "PoolSettings", "SessionSettings", "SqliteSettings"),
-    "shared": ("hand_over",),
+    "config.masking": ("Secret",),
+    "config.rotating_secret": ("RotatingSecret",),
+    "registry.registry": ("SessionFactoryRegistry",),
+    "config.settings": ("DatabaseSettings", "PoolSettings", "SessionSettings", "SqliteSettings"),
+    "sessions.guarded_session": ("hand_over",),
     "status": ("Health", "Holder", "PoolStatus"),
     "transactions.after_commit": ("on_commit",),
     "transactions.in_one_greenlet": ("run_sync_in_transaction",),
-    "transactions.markers": ("marker_table",),
-    "transactions.retrying": ("run_in_transaction",),
-    "transactions.retrying_async": ("run_in_transaction_async",),
+    "transactions.verification.marker": ("marker_table",),
+    "transactions.retry": ("run_in_transaction",),
+    "transactions.retry_async": ("run_in_transaction_async",),
     "transactions.transient": ("is_transient",),
     "transactions.options": ("with_options",),
 }

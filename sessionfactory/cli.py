@@ -27,22 +27,22 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
-from sessionfactory.async_registry import AsyncSessionFactoryRegistry
-from sessionfactory.configuration import Configuration, Masked
-from sessionfactory.engine.budget import server_limit, shortage
-from sessionfactory.engine.drivers import is_asynchronous
+from sessionfactory.config.configuration import Configuration, Masked
+from sessionfactory.config.sources import read_environ, read_toml
+from sessionfactory.config.validation import as_table, leaves, value_at
+from sessionfactory.drivers.dialects import is_asynchronous
+from sessionfactory.drivers.server_limit import server_limit, shortage
+from sessionfactory.drivers.tls import risk_of
 from sessionfactory.engine.managed import ManagedEngine
-from sessionfactory.engine.tls import risk_of
 from sessionfactory.errors import Fault, NotConfiguredError, SettingsError, SettingsWarning
-from sessionfactory.kinds import load_kind
-from sessionfactory.registry import SessionFactoryRegistry
-from sessionfactory.sources import read_environ, read_toml
-from sessionfactory.validation import as_table, leaves, value_at
+from sessionfactory.registry.custom_factories import load_kind
+from sessionfactory.registry.registry import SessionFactoryRegistry
+from sessionfactory.registry.registry_async import AsyncSessionFactoryRegistry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sessionfactory.settings import DatabaseSettings
+    from sessionfactory.config.settings import DatabaseSettings
     from sessionfactory.status import Health
 
 UNREACHABLE: Final = 1

@@ -25,7 +25,7 @@ SessionFactoryError
     ├── ConnectionLostError                     a test lost the connection under its fake
     └── NotUndoneError                          something was committed that cannot be undone
 
-Those that are SQLAlchemy's ``TimeoutError`` live in ``sessionfactory.engine.errors``, because this
+Those that are SQLAlchemy's ``TimeoutError`` live in ``sessionfactory.pool_errors``, because this
 module must not import SQLAlchemy. SQLAlchemy's own errors pass through untouched. No message
 contains a secret.
 """

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
     from typing import Any, Final, Literal, Protocol, TypeAlias
 
-    from sessionfactory._pytest_requests import Asked
     from sessionfactory.interfaces import AsyncSessionFactory, SessionFactory
-    from sessionfactory.registry import SessionFactoryRegistry
+    from sessionfactory.registry.registry import SessionFactoryRegistry
+    from sessionfactory.testing.pytest_support._requests import Asked
 
     Scope: TypeAlias = Literal["function", "class", "module", "package", "session"]
 
@@ -77,8 +77,8 @@ def session_registry(pytestconfig: pytest.Config) -> Generator[SessionFactoryReg
     by name. With either, the environment is not read, so that a run that names its databases
     reaches no other; without both, it is DATABASE_URL, ANALYTICS_DATABASE_URL, ….
     """
-    from sessionfactory._pytest_requests import named_urls  # noqa: PLC0415 - heavy
-    from sessionfactory.testing._databases import make_registry  # noqa: PLC0415 - heavy
+    from sessionfactory.testing.pytest_support._databases import make_registry  # noqa: PLC0415 - heavy
+    from sessionfactory.testing.pytest_support._requests import named_urls  # noqa: PLC0415 - heavy
 
     with make_registry(named_urls(pytestconfig)) as registry:
         yield registry
@@ -112,7 +112,7 @@ def async_session_factory(request: pytest.FixtureRequest) -> AsyncSessionFactory
 def _guarded_registry(
     request: pytest.FixtureRequest, session_registry: SessionFactoryRegistry
 ) -> Generator[None]:
-    from sessionfactory.testing._databases import as_registry, forbidden  # noqa: PLC0415 - heavy
+    from sessionfactory.testing.pytest_support._databases import as_registry, forbidden  # noqa: PLC0415 - heavy
 
     registry, asked = as_registry(session_registry), _asked(request)
     if asked.why_forbidden is None:
@@ -128,7 +128,7 @@ def _isolated_databases(
     session_registry: SessionFactoryRegistry,
     _guarded_registry: None,
 ) -> Generator[None]:
-    from sessionfactory.testing._databases import rolled_back  # noqa: PLC0415 - heavy
+    from sessionfactory.testing.pytest_support._databases import rolled_back  # noqa: PLC0415 - heavy
 
     asked = _asked(request)
     with rolled_back(session_registry, asked.names if asked.rolls_back else ()):
@@ -149,8 +149,8 @@ def _database_first(request: pytest.FixtureRequest) -> None:
 async def _open_async_sessions(
     request: pytest.FixtureRequest, session_registry: SessionFactoryRegistry
 ) -> AsyncGenerator[AsyncSessionFactory]:
-    from sessionfactory._null import AsyncNullSessionFactory  # noqa: PLC0415 - few need it
-    from sessionfactory.testing._databases_async import async_sessions  # noqa: PLC0415 - heavy
+    from sessionfactory.null import AsyncNullSessionFactory  # noqa: PLC0415 - few need it
+    from sessionfactory.testing.pytest_support._databases_async import async_sessions  # noqa: PLC0415 - heavy
 
     asked = _asked(request)
     if asked.why_forbidden is not None:
@@ -181,6 +181,6 @@ def _asyncio_plugin(config: pytest.Config) -> AsyncioPlugin | None:
 
 
 def _asked(request: pytest.FixtureRequest) -> Asked:
-    from sessionfactory._pytest_requests import Asked  # noqa: PLC0415 - most runs do without
+    from sessionfactory.testing.pytest_support._requests import Asked  # noqa: PLC0415 - most runs do without
 
     return Asked(request)

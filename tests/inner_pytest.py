@@ -16,8 +16,8 @@ for _module in (
     "aiosqlite",
     "asyncpg",
     "psycopg",
-    "sessionfactory.testing._databases",
-    "sessionfactory.testing._databases_async",
+    "sessionfactory.testing.pytest_support._databases",
+    "sessionfactory.testing.pytest_support._databases_async",
     "sqlalchemy.dialects.postgresql",
 ):
     import_module(_module)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import make_url
 
-from sessionfactory.testing._process import ServerUnavailableError
-from sessionfactory.testing._server import ThrowawayServer
+from sessionfactory.testing.servers._process import ServerUnavailableError
+from sessionfactory.testing.servers._server import ThrowawayServer
 
 if TYPE_CHECKING:
     from sessionfactory.testing import PostgresServer

@@ -14,8 +14,8 @@ from sqlalchemy.util.concurrency import await_only
 from typing_extensions import override
 
 from sessionfactory import AsyncSqlAlchemySessionFactory, DatabaseSettings, commit_outcome
-from sessionfactory.engine.endings import Ending
-from sessionfactory.lasting import lasting
+from sessionfactory.pool.shielded import Ending
+from sessionfactory.sessions.shielded_session import lasting
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

@@ -21,16 +21,19 @@ ROOT: Final = PACKAGE.name
 # From the ground up; a module without a name here belongs on no floor, and fails.
 FLOORS: Final = (
     ("errors", "_lazy"),
-    ("interfaces", "status", "_null", "masking", "rotating", "unseen", "validation", "settings"),
-    ("configuration", "environment", "sources", "engine", "engine.*"),
-    ("shared", "lasting", "transactions", "transactions.*"),
-    ("_sync", "_async"),
-    ("kinds", "catalogue", "registry", "async_registry"),
-    ("cli", "__main__", "testing", "testing.*", "pytest_plugin", "_pytest_requests"),
+    ("interfaces", "status", "null", "pool_errors"),
+    ("config", "config.*"),
+    ("drivers", "drivers.*"),
+    ("pool", "pool.*"),
+    ("engine", "engine.*"),
+    ("sessions", "sessions.*"),
+    ("transactions", "transactions.*"),
+    ("registry", "registry.*"),
+    ("cli", "__main__", "testing", "testing.*", "pytest_plugin"),
     ("",),  # the package itself, which re-exports; nobody inside imports from it
 )
 # What every pytest run of every user may load must stay light, and what a service depends on, too.
-LIGHT: Final = frozenset({"", "_lazy", "errors", "interfaces", "status", "_null"})
+LIGHT: Final = frozenset({"", "_lazy", "errors", "interfaces", "status", "null"})
 HEAVY: Final = frozenset({"attr", "attrs", "cattr", "cattrs", "sqlalchemy"})
 TYPE_ONLY: Final = frozenset({("interfaces", "sqlalchemy")})
 NO_NAMES: Final = frozenset({"utils", "util", "base", "helpers", "helper", "common", "misc"})
@@ -226,7 +229,7 @@ if TYPE_CHECKING:
 def local():
     import tomllib
     from sessionfactory import errors, SessionFactory
-    from sessionfactory.engine.errors import PoolExhaustedError
+    from sessionfactory.pool_errors import PoolExhaustedError
 """
     found = [(item.target, item.type_only) for item in imports_of("", source)]
 
@@ -235,5 +238,5 @@ def local():
         ("tomllib", False),
         ("sessionfactory.errors", False),
         ("sessionfactory", False),
-        ("sessionfactory.engine.errors", False),
+        ("sessionfactory.pool_errors", False),
     ]

@@ -19,7 +19,7 @@ from sessionfactory import (
     SettingsError,
     SqlAlchemySessionFactory,
 )
-from sessionfactory.masking import is_secret_key
+from sessionfactory.config.masking import is_secret_key
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -28,7 +28,7 @@ PROJECT: Final[dict[str, Any]] = tomllib.loads((ROOT / "pyproject.toml").read_te
 # Which modules may import what an extra installs.
 EXTRAS: Final = {
     "cli": "sessionfactory/cli.py",
-    "postgres": "sessionfactory/engine/*",
+    "postgres": "sessionfactory/drivers/psycopg_pipeline/*",
     "pytest": "sessionfactory/*pytest_*.py",
     "testing": "sessionfactory/testing/*.py",
 }
@@ -157,10 +157,10 @@ def test_what_is_declared_is_used(requirement: Requirement) -> None:
     """A dependency that nothing imports, and no URL means, is one too many."""
     name = canonicalize_name(requirement.name)
     if name in DRIVERS:
-        source = (ROOT / "sessionfactory/engine/drivers.py").read_text()
+        source = (ROOT / "sessionfactory/drivers/dialects.py").read_text()
         assert f'"{DRIVERS[name]}"' in source
     elif name in PROGRAMS:
-        sources = (path.read_text() for path in (ROOT / "sessionfactory/testing").glob("*.py"))
+        sources = (path.read_text() for path in (ROOT / "sessionfactory/testing").rglob("*.py"))
         assert any(f'find_spec("{PROGRAMS[name]}")' in source for source in sources)
     else:
         assert any(name in distributions_of(package) for package in IMPORTED)

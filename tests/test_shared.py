@@ -30,7 +30,7 @@ from sessionfactory import (
     SqlAlchemySessionFactory,
     hand_over,
 )
-from sessionfactory.shared import CALLS, GuardedTransaction, guarded
+from sessionfactory.sessions.guarded_session import CALLS, GuardedTransaction, guarded
 from tests.engine.sqlite_pools import until
 
 if TYPE_CHECKING:

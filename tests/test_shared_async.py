@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from sessionfactory import SharedSessionError, hand_over
-from sessionfactory.shared import act_for, guarded
+from sessionfactory.sessions.guarded_session import act_for, guarded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Coroutine

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from sessionfactory import DatabaseSettings, SqlAlchemySessionFactory
-from sessionfactory.shared import guarded
+from sessionfactory.sessions.guarded_session import guarded
 
 if TYPE_CHECKING:
     from sessionfactory.testing import PostgresServer

@@ -52,10 +52,10 @@ class Twins:
 
 PAIRS: Final = (
     Twins("interfaces.py", "interfaces.py"),
-    Twins("_null.py", "_null.py"),
+    Twins("null.py", "null.py"),
     Twins(
-        "_sync.py",
-        "_async.py",
+        "sessions/factory.py",
+        "sessions/factory_async.py",
         {
             "TransactionScope.__enter__": _IN_ONE_GREENLET,
             "TransactionScope._begin": _IN_ONE_GREENLET,
@@ -72,28 +72,28 @@ PAIRS: Final = (
         },
     ),
     Twins(
-        "registry.py",
-        "async_registry.py",
+        "registry/registry.py",
+        "registry/registry_async.py",
         {"SessionFactoryRegistry.ping": "threads wait side by side in a pool, tasks by gather()"},
     ),
     Twins(
-        "transactions/retrying.py",
-        "transactions/retrying_async.py",
+        "transactions/retry.py",
+        "transactions/retry_async.py",
         {"_attempt": "what the work returns is awaited, if it can be"},
     ),
     Twins(
-        "testing/conformance.py",
-        "testing/conformance_async.py",
+        "testing/conformance/conformance.py",
+        "testing/conformance/conformance_async.py",
         {"_another_thread_can_use_it": "it starts a thread there, and a task here"},
     ),
     Twins(
-        "testing/recording.py",
-        "testing/recording_async.py",
+        "testing/recording/recording.py",
+        "testing/recording/recording_async.py",
         {"Recording": "both halves share it"},
     ),
     Twins(
-        "testing/rollback.py",
-        "testing/rollback_async.py",
+        "testing/rollback/rollback.py",
+        "testing/rollback/rollback_async.py",
         {
             "RollbackSessionFactory._connection": _OWN_BIND,
             "RollbackSessionFactory.__call__": _OWN_BIND,
@@ -102,16 +102,16 @@ PAIRS: Final = (
         },
     ),
     Twins(
-        "testing/memory.py",
-        "testing/async_memory.py",
+        "testing/memory/memory.py",
+        "testing/memory/memory_async.py",
         {
             "InMemorySessionFactory.__init__": _NO_AWAIT,
             "InMemorySessionFactory._prepare": _NO_AWAIT,
         },
     ),
     Twins(
-        "testing/cloning.py",
-        "testing/cloning_async.py",
+        "testing/cloning/cloning.py",
+        "testing/cloning/cloning_async.py",
         {
             "CloningSessionFactory.__init__": "the halves reach the server in different ways,"
             " and a clone's connections belong to the loop of the test, so none is opened ahead",
@@ -121,8 +121,8 @@ PAIRS: Final = (
     ),
 )
 ALONE: Final = {
-    "testing/_admin_async.py": "is used like its twin, and runs an event loop of its own",
-    "testing/_databases_async.py": "asks the registry of the sync half, which has its own ways",
+    "testing/cloning/_admin_async.py": "is used like its twin, and runs an event loop of its own",
+    "testing/pytest_support/_databases_async.py": "asks the registry of the sync half",
 }
 
 
@@ -279,7 +279,7 @@ def test_every_rename_is_used(pattern: str) -> None:
 
 def test_every_async_file_has_its_twin() -> None:
     """A new async file needs a line in the table, where a reviewer sees it."""
-    found = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*async*.py")}
+    found = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*_async.py")}
 
     assert found - ALONE.keys() == {
         twins.async_file for twins in PAIRS if twins.async_file != twins.sync_file

@@ -46,11 +46,16 @@ print(len(__all__), "names")
 EVERY_MODULE: Final = """
 import importlib, pkgutil, sessionfactory
 optional = {f"sessionfactory.{name}" for name in (  # these want an extra
-    "cli", "__main__", "pytest_plugin", "_pytest_requests", "_async", "async_registry")}
-optional |= {f"sessionfactory.engine.{name}" for name in (  # these want psycopg
-    "ahead", "joining", "pipelined")}
-optional |= {f"sessionfactory.testing.{name}" for name in (  # these want greenlet
-    "_databases_async", "async_memory", "conformance_async", "recording_async", "rollback_async")}
+    "cli", "__main__", "pytest_plugin", "testing.pytest_support._requests",
+    # these want psycopg
+    *(f"drivers.psycopg_pipeline.{module}" for module in (
+        "connection_base", "cursor_base", "connections")),
+    # these want greenlet
+    "sessions.factory_async", "registry.registry_async",
+    *(f"testing.{module}" for module in (
+        "pytest_support._databases_async", "memory.memory_async", "cloning.cloning_async",
+        "conformance.conformance_async", "recording.recording_async",
+        "rollback.rollback_async")))}
 names = [m.name for m in pkgutil.walk_packages(sessionfactory.__path__, "sessionfactory.")]
 for name in names:
     if name not in optional:

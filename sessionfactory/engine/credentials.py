@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
-from sessionfactory.engine import connections, internals
+from sessionfactory.config.masking import Secret, with_secrets
+from sessionfactory.config.rotating_secret import RotatingSecret
+from sessionfactory.drivers import connections, sqlalchemy_private
 from sessionfactory.errors import Fault, SettingsError
-from sessionfactory.masking import Secret, with_secrets
-from sessionfactory.rotating import RotatingSecret
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from sqlalchemy import URL, Dialect, Engine
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
-    from sessionfactory.engine.waiting import Waiting
-    from sessionfactory.settings import DatabaseSettings
+    from sessionfactory.config.settings import DatabaseSettings
+    from sessionfactory.pool.waiting import Waiting
 
 _WRONG_LOGIN: Final = "28"  # a class of SQLSTATE
 _MYSQL_WRONG_LOGIN: Final = ((1045,), (1698,))
@@ -43,7 +43,7 @@ def hand_over(engine: Engine, settings: DatabaseSettings, waiting: Waiting) -> N
             raise outcome
         return outcome
 
-    internals.connect_through(dialect, connect)
+    sqlalchemy_private.connect_through(dialect, connect)
 
 
 def refuse_coroutine(settings: DatabaseSettings, *, is_async: bool) -> None:

@@ -8,10 +8,10 @@ from contextlib import nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, Never, cast
 
-from sessionfactory.engine import backends, connections, internals
-from sessionfactory.engine.ledger import current_task
-from sessionfactory.engine.waiting import TookLongerError
+from sessionfactory.drivers import connections, server_processes, sqlalchemy_private
 from sessionfactory.errors import ClosedError
+from sessionfactory.pool.owners import current_task
+from sessionfactory.pool.waiting import TookLongerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
-    from sessionfactory.engine.ledger import Hold, Ledger
-    from sessionfactory.engine.ledger_pool import LedgerPool
-    from sessionfactory.engine.waiting import Waiting
     from sessionfactory.errors import SessionFactoryError
+    from sessionfactory.pool.ledger import Hold, Ledger
+    from sessionfactory.pool.tracked import LedgerPool
+    from sessionfactory.pool.waiting import Waiting
     from sessionfactory.status import Holder
 
 _GRACE: Final = 0.2
@@ -154,7 +154,7 @@ def _ending(
     def pause(seconds: float) -> None:
         waiting.until(lambda: False, ledger, time.monotonic() + seconds)
 
-    return [partial(backends.end, engine, numbers, pause)] if holds else []
+    return [partial(server_processes.end, engine, numbers, pause)] if holds else []
 
 
 def _cut(
@@ -174,7 +174,7 @@ def _cut(
 def strike_out(ledger: Ledger, message: str, holds: tuple[Hold, ...] | None = None) -> None:
     """Take connections (by default all) from those who have them; what they do with them raises."""
     for hold in ledger.holds if holds is None else holds:
-        internals.put_in_place(hold.proxy(), CutConnection(message))
+        sqlalchemy_private.put_in_place(hold.proxy(), CutConnection(message))
         ledger.strike(hold)
 
 
@@ -193,7 +193,7 @@ def _close(hold: Hold) -> None:
     if isinstance(stand_in, CutConnection) and connections.is_for_threads(connection):
         stand_in.left = connection
     connections.hang_up(connection)
-    connections.close_entered(internals.part_with(hold.record), _GRACE)
+    connections.close_entered(sqlalchemy_private.part_with(hold.record), _GRACE)
 
 
 def _close_own(hold: Hold) -> None:

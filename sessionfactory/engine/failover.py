@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import event
 
-from sessionfactory.engine import codes, readonly
+from sessionfactory.drivers import error_codes
+from sessionfactory.engine import read_only
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, ExceptionContext
@@ -26,8 +27,8 @@ def leave_read_only_servers(engine: Engine) -> None:
 
 def _judge(context: ExceptionContext) -> None:
     error = context.original_exception
-    found = codes.codes_of(error)
-    if codes.GOING_DOWN.intersection(found):
+    found = error_codes.codes_of(error)
+    if error_codes.GOING_DOWN.intersection(found):
         context.is_disconnect = True
     elif _refuses_writes(error, found) and not _is_read_only(context.connection):
         context.is_disconnect = True
@@ -37,12 +38,12 @@ def _judge(context: ExceptionContext) -> None:
 
 
 def _is_read_only(connection: Connection | None) -> bool:
-    return connection is not None and readonly.is_read_only(connection)
+    return connection is not None and read_only.is_read_only(connection)
 
 
-def _refuses_writes(error: BaseException, found: list[codes.Code]) -> bool:
-    if codes.READ_ONLY in found:
+def _refuses_writes(error: BaseException, found: list[error_codes.Code]) -> bool:
+    if error_codes.READ_ONLY in found:
         return True
-    if not codes.MYSQL_READ_ONLY.intersection(found):
+    if not error_codes.MYSQL_READ_ONLY.intersection(found):
         return False
     return _MYSQL_OPTION not in found or "read-only" in str(error) or "read_only" in str(error)

@@ -27,7 +27,7 @@ from weakref import WeakValueDictionary
 
 from sqlalchemy import event
 
-from sessionfactory.engine import connections, internals
+from sessionfactory.drivers import connections, sqlalchemy_private
 from sessionfactory.engine.drain import CutConnection
 from sessionfactory.errors import ForkedConnectionError, SessionFactoryError
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Dialect, Engine, ExceptionContext
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
-    from sessionfactory.engine.ledger import Hold, Ledger
+    from sessionfactory.pool.ledger import Hold, Ledger
 
 
 class Forked(Protocol):
@@ -117,7 +117,7 @@ def leave_to_parent(ledger: Ledger, file: Path | None) -> None:
     if file is not None and inherited:
         _locked.add(file.resolve())
     for hold in holds:
-        internals.take_away(hold.proxy(), hold.record, _stand_in(hold, ledger.name))
+        sqlalchemy_private.take_away(hold.proxy(), hold.record, _stand_in(hold, ledger.name))
     dead, other_end = socket.socketpair()
     other_end.close()
     with dead:
@@ -157,7 +157,7 @@ def _open_between_forks(dialect: Dialect) -> None:
         finally:
             _opening.pop(attempt, None)  # a forked child may have forgotten it
 
-    internals.connect_through(dialect, connect_between)
+    sqlalchemy_private.connect_through(dialect, connect_between)
 
 
 def _others_open() -> bool:
@@ -182,7 +182,7 @@ def _before_fork() -> None:
 def _in_child() -> None:
     _opening.clear()
     _gate.release()
-    internals.free_counters()
+    sqlalchemy_private.free_counters()
     with ExitStack() as everybody:
         for forked in _told():
             everybody.callback(forked.start_anew)

@@ -9,47 +9,34 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from sqlalchemy import create_engine, event
 from sqlalchemy.exc import ArgumentError
 
-from sessionfactory.engine import (
-    connections,
-    credentials,
-    drivers,
-    endings,
-    failover,
-    forks,
-    internals,
-    limits,
-    overdue,
-    pipelining,
-    poolers,
-    sqlite,
-    state,
-    tls,
-    views,
-)
+from sessionfactory.config.validation import as_table
+from sessionfactory.drivers import connections, dialects, sqlalchemy_private, tls
+from sessionfactory.drivers.psycopg_pipeline import installation
+from sessionfactory.engine import credentials, failover, forks, pgbouncer, sqlite, timeouts, views
 from sessionfactory.engine.drain import dispose, drain, strike_out
-from sessionfactory.engine.errors import unwrap
-from sessionfactory.engine.health import Pinger
-from sessionfactory.engine.ledger import Ledger
-from sessionfactory.engine.liveness import Liveness
-from sessionfactory.engine.loops import LoopBound
 from sessionfactory.engine.options import TransactionOptions
-from sessionfactory.engine.pools import (
+from sessionfactory.engine.ping import Pinger
+from sessionfactory.errors import ClosedError, Fault, SettingsError
+from sessionfactory.pool import leak_warnings, session_reset, shielded
+from sessionfactory.pool.ledger import Ledger
+from sessionfactory.pool.liveness import Liveness
+from sessionfactory.pool.loop_bound import LoopBound
+from sessionfactory.pool.pools import (
     AsyncLedgerFairPool,
     AsyncLedgerQueuePool,
     LedgerFairPool,
     LedgerNullPool,
     LedgerQueuePool,
 )
-from sessionfactory.engine.waiting import Tasks, Threads
-from sessionfactory.errors import ClosedError, Fault, SettingsError
+from sessionfactory.pool.waiting import Tasks, Threads
+from sessionfactory.pool_errors import unwrap
 from sessionfactory.status import Health, Holder, PoolStatus
-from sessionfactory.validation import as_table
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
 
-    from sessionfactory.engine.ledger_pool import LedgerPool
-    from sessionfactory.settings import DatabaseSettings
+    from sessionfactory.config.settings import DatabaseSettings
+    from sessionfactory.pool.tracked import LedgerPool
 
 
 _COVERED_ON_SQLITE: Final = frozenset({"timeout", "isolation_level"})
@@ -87,12 +74,12 @@ class ManagedEngine:
         self.settings = settings
         self.name = name
         self.is_async = is_async
-        self._url = drivers.with_driver(settings.url, is_async=is_async)
-        drivers.load_dialect(self._url, is_async=is_async)
-        drivers.refuse_unsupported(settings)
+        self._url = dialects.with_driver(settings.url, is_async=is_async)
+        dialects.load_dialect(self._url, is_async=is_async)
+        dialects.refuse_unsupported(settings)
         if settings.pool.reset == "state":
-            state.refuse_other_databases(self._url)
-        pipelining.refuse_unsupported(settings, self._url)
+            session_reset.refuse_other_databases(self._url)
+        installation.refuse_unsupported(settings, self._url)
         credentials.refuse_coroutine(settings, is_async=is_async)
         self._options = _engine_options(settings, self._url, is_async=is_async)
         self._engine: Engine | None = None
@@ -194,7 +181,7 @@ class ManagedEngine:
             return  # the child has a database of its own now: a copy
         forks.leave_to_parent(self.ledger, self._file)
         if self._engine is not None:
-            internals.free_first_connect(self._engine.pool)
+            sqlalchemy_private.free_first_connect(self._engine.pool)
             self._engine.dispose(close=False)
 
     def _replace(self, pool: LoopBound) -> LoopBound:
@@ -224,25 +211,27 @@ class ManagedEngine:
         if isinstance(engine.pool, LoopBound) and not self.ledger.in_memory:
             engine.pool.replace = self._replace
         self.ledger.keep(engine.pool)
-        drivers.speak_asyncpg(engine)
-        drivers.close_quietly(engine)
-        pipelining.install(engine, self.settings)
+        dialects.speak_asyncpg(engine)
+        dialects.close_quietly(engine)
+        installation.install(engine, self.settings)
         credentials.hand_over(engine, self.settings, self._waiting)
-        poolers.recognise(engine, self.settings, self._waiting)
+        pgbouncer.recognise(engine, self.settings, self._waiting)
         event.listen(engine, "handle_error", unwrap, retval=True)
         forks.guard(engine, self._file)
         failover.leave_read_only_servers(engine)
-        limits.limit_mysql(engine, self.settings)
+        timeouts.limit_mysql(engine, self.settings)
         if engine.dialect.name == "sqlite":
             sqlite.prepare(engine, self.settings.sqlite, self.name)
         elif self.settings.pool.pre_ping or self.settings.pool.reset == "state":
             watched = Liveness(engine, self.settings.pool, self._waiting)
             cast("LedgerPool", engine.pool).liveness = watched
         if self.settings.pool.hold_warning is not None:
-            renew = overdue.warn_of_long_holds(engine, self.ledger, self.settings.pool.hold_warning)
+            renew = leak_warnings.warn_of_long_holds(
+                engine, self.ledger, self.settings.pool.hold_warning
+            )
             self._renewals.append(renew)
         if self.is_async:
-            endings.watch(engine)
+            shielded.watch(engine)
         self.ledger.keep_opened(engine.pool)
         return engine
 
@@ -270,7 +259,7 @@ def _engine_options(settings: DatabaseSettings, url: URL, *, is_async: bool) -> 
     size, overflow = _pool_size(settings, url)
     given = dict(settings.engine_options)
     theirs = given.pop("connect_args", None)
-    arguments = limits.connect_arguments(settings, url) | tls.connect_arguments(settings, url)
+    arguments = timeouts.connect_arguments(settings, url) | tls.connect_arguments(settings, url)
     on_sqlite = url.get_backend_name() == "sqlite"
     if on_sqlite and not is_async:  # aiosqlite has a thread for each connection
         arguments["check_same_thread"] = False  # the pool hands a connection to one at a time

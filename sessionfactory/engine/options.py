@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 import attrs
 
+from sessionfactory.config.validation import as_table
 from sessionfactory.errors import Fault, SettingsError
-from sessionfactory.validation import as_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, quote, unquote
 from sqlalchemy import event
 from sqlalchemy.util.concurrency import await_only
 
-from sessionfactory.engine.listening import listen_once
+from sessionfactory.drivers.sqlalchemy_private import listen_once
 from sessionfactory.errors import Fault, SettingsError
 from sessionfactory.status import Health
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
-    from sessionfactory.settings import SqliteSettings
+    from sessionfactory.config.settings import SqliteSettings
 
 _QUERY_ONLY: Final = "sessionfactory_query_only"
 

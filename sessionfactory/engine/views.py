@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from sessionfactory.engine import limits, readonly, sqlite, standing
+from sessionfactory.engine import read_only, sqlite, timeouts
 from sessionfactory.errors import Fault, SettingsError
+from sessionfactory.pool import connection_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Dialect, Engine
 
     from sessionfactory.engine.options import TransactionOptions
-    from sessionfactory.engine.standing import Standing
+    from sessionfactory.pool.connection_settings import Standing
 
 _VIEWS: Final = "sessionfactory_views"
 _OF: Final = "sessionfactory_view_of"
@@ -78,20 +79,20 @@ def _build(engine: Engine, options: TransactionOptions) -> Engine:
     if engine.dialect.name in _MYSQL:
         values = partial(_variables, options)
         if values(mariadb=True):
-            standing.stand(view, engine, lambda dialect: _of_mysql(dialect, values))
+            connection_settings.stand(view, engine, lambda dialect: _of_mysql(dialect, values))
     if not options.read_only:
         return view
-    readonly.translate_refusals(engine)
+    read_only.translate_refusals(engine)
     if engine.dialect.name == "sqlite":
         sqlite.read_only(view, engine)
     if engine.dialect.name == "postgresql" and autocommits:
-        standing.stand(view, engine, standing.reads_only)
+        connection_settings.stand(view, engine, connection_settings.reads_only)
         if engine.dialect.driver == "psycopg2":  # after AUTOCOMMIT, or it has no effect
             view.update_execution_options(postgresql_readonly=True)
-    elif engine.dialect.driver in standing.IN_THE_DRIVER:
-        standing.stand(view, engine, standing.transactions_read_only)
+    elif engine.dialect.driver in connection_settings.IN_THE_DRIVER:
+        connection_settings.stand(view, engine, connection_settings.transactions_read_only)
     if engine.dialect.driver == "psycopg" and not autocommits:
-        readonly.end_in_commit(view)
+        read_only.end_in_commit(view)
     return view
 
 
@@ -100,8 +101,8 @@ def _native(engine: Engine, options: TransactionOptions) -> dict[str, Any]:
     name = engine.dialect.name
     native: dict[str, Any] = {}
     if options.read_only:
-        native[readonly.READ_ONLY] = True
-        in_the_driver = engine.dialect.driver in standing.IN_THE_DRIVER
+        native[read_only.READ_ONLY] = True
+        in_the_driver = engine.dialect.driver in connection_settings.IN_THE_DRIVER
         if name == "postgresql" and options.isolation_level != "AUTOCOMMIT" and not in_the_driver:
             native["postgresql_readonly"] = True
     if options.deferrable:
@@ -117,7 +118,7 @@ def _native(engine: Engine, options: TransactionOptions) -> dict[str, Any]:
 
 
 def _of_mysql(dialect: Dialect, values: Callable[..., dict[str, object]]) -> Standing:
-    return standing.variables(values(mariadb=getattr(dialect, "is_mariadb", False)))
+    return connection_settings.variables(values(mariadb=getattr(dialect, "is_mariadb", False)))
 
 
 def _variables(options: TransactionOptions, *, mariadb: bool) -> dict[str, object]:
@@ -125,7 +126,7 @@ def _variables(options: TransactionOptions, *, mariadb: bool) -> dict[str, objec
     prefix = "tx" if mariadb else "transaction"
     asked = {"statement_timeout": options.statement_timeout, "lock_timeout": options.lock_timeout}
     given = {name: limit for name, limit in asked.items() if limit is not None}
-    values: dict[str, object] = {**limits.mysql_variables(given, mariadb=mariadb)}
+    values: dict[str, object] = {**timeouts.mysql_variables(given, mariadb=mariadb)}
     if options.read_only:
         # And not START TRANSACTION READ ONLY, whose end CREATE and DROP bring about by themselves,
         # and then write.

@@ -11,35 +11,35 @@ from typing import TYPE_CHECKING
 from sessionfactory._lazy import load
 
 if TYPE_CHECKING:
-    from sessionfactory.testing._image import IsolationError
-    from sessionfactory.testing._one_connection import (
+    from sessionfactory.testing.cloning.cloning import CloningSessionFactory
+    from sessionfactory.testing.cloning.cloning_async import AsyncCloningSessionFactory
+    from sessionfactory.testing.conformance._promises import CONFORMANCE_TABLE, ConformanceError
+    from sessionfactory.testing.conformance.conformance import check_session_factory
+    from sessionfactory.testing.conformance.conformance_async import check_async_session_factory
+    from sessionfactory.testing.memory._image import IsolationError
+    from sessionfactory.testing.memory.memory import InMemorySessionFactory
+    from sessionfactory.testing.memory.memory_async import AsyncInMemorySessionFactory
+    from sessionfactory.testing.proxy import FaultProxy
+    from sessionfactory.testing.recording._session_log import Statement
+    from sessionfactory.testing.recording.recording import Recording, RecordingSessionFactory
+    from sessionfactory.testing.recording.recording_async import AsyncRecordingSessionFactory
+    from sessionfactory.testing.rollback._one_connection import (
         ConcurrentUseError,
         ConnectionLostError,
         InterleavedTransactionsError,
         NotUndoneError,
         SessionLeftOpenError,
     )
-    from sessionfactory.testing._process import (
+    from sessionfactory.testing.rollback.capturing import capturing_callbacks
+    from sessionfactory.testing.rollback.rollback import RollbackSessionFactory
+    from sessionfactory.testing.rollback.rollback_async import AsyncRollbackSessionFactory
+    from sessionfactory.testing.servers._process import (
         ServerError,
         ServerStartError,
         ServerUnavailableError,
     )
-    from sessionfactory.testing._promises import CONFORMANCE_TABLE, ConformanceError
-    from sessionfactory.testing._session_log import Statement
-    from sessionfactory.testing.async_memory import AsyncInMemorySessionFactory
-    from sessionfactory.testing.capturing import capturing_callbacks
-    from sessionfactory.testing.cloning import CloningSessionFactory
-    from sessionfactory.testing.cloning_async import AsyncCloningSessionFactory
-    from sessionfactory.testing.conformance import check_session_factory
-    from sessionfactory.testing.conformance_async import check_async_session_factory
-    from sessionfactory.testing.mariadb import MariaDBServer
-    from sessionfactory.testing.memory import InMemorySessionFactory
-    from sessionfactory.testing.postgres import PostgresServer
-    from sessionfactory.testing.proxy import FaultProxy
-    from sessionfactory.testing.recording import Recording, RecordingSessionFactory
-    from sessionfactory.testing.recording_async import AsyncRecordingSessionFactory
-    from sessionfactory.testing.rollback import RollbackSessionFactory
-    from sessionfactory.testing.rollback_async import AsyncRollbackSessionFactory
+    from sessionfactory.testing.servers.mariadb import MariaDBServer
+    from sessionfactory.testing.servers.postgres import PostgresServer
 
 __all__ = [
     "CONFORMANCE_TABLE",
@@ -72,33 +72,33 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AsyncCloningSessionFactory": "cloning_async",
-    "AsyncInMemorySessionFactory": "async_memory",
-    "AsyncRecordingSessionFactory": "recording_async",
-    "AsyncRollbackSessionFactory": "rollback_async",
-    "CONFORMANCE_TABLE": "_promises",
-    "CloningSessionFactory": "cloning",
-    "ConcurrentUseError": "_one_connection",
-    "ConformanceError": "_promises",
-    "ConnectionLostError": "_one_connection",
+    "AsyncCloningSessionFactory": "cloning.cloning_async",
+    "AsyncInMemorySessionFactory": "memory.memory_async",
+    "AsyncRecordingSessionFactory": "recording.recording_async",
+    "AsyncRollbackSessionFactory": "rollback.rollback_async",
+    "CONFORMANCE_TABLE": "conformance._promises",
+    "CloningSessionFactory": "cloning.cloning",
+    "ConcurrentUseError": "rollback._one_connection",
+    "ConformanceError": "conformance._promises",
+    "ConnectionLostError": "rollback._one_connection",
     "FaultProxy": "proxy",
-    "InMemorySessionFactory": "memory",
-    "InterleavedTransactionsError": "_one_connection",
-    "IsolationError": "_image",
-    "MariaDBServer": "mariadb",
-    "NotUndoneError": "_one_connection",
-    "PostgresServer": "postgres",
-    "Recording": "recording",
-    "RecordingSessionFactory": "recording",
-    "RollbackSessionFactory": "rollback",
-    "ServerError": "_process",
-    "ServerStartError": "_process",
-    "ServerUnavailableError": "_process",
-    "SessionLeftOpenError": "_one_connection",
-    "Statement": "_session_log",
-    "capturing_callbacks": "capturing",
-    "check_async_session_factory": "conformance_async",
-    "check_session_factory": "conformance",
+    "InMemorySessionFactory": "memory.memory",
+    "InterleavedTransactionsError": "rollback._one_connection",
+    "IsolationError": "memory._image",
+    "MariaDBServer": "servers.mariadb",
+    "NotUndoneError": "rollback._one_connection",
+    "PostgresServer": "servers.postgres",
+    "Recording": "recording.recording",
+    "RecordingSessionFactory": "recording.recording",
+    "RollbackSessionFactory": "rollback.rollback",
+    "ServerError": "servers._process",
+    "ServerStartError": "servers._process",
+    "ServerUnavailableError": "servers._process",
+    "SessionLeftOpenError": "rollback._one_connection",
+    "Statement": "recording._session_log",
+    "capturing_callbacks": "rollback.capturing",
+    "check_async_session_factory": "conformance.conformance_async",
+    "check_session_factory": "conformance.conformance",
 }
 
 if not TYPE_CHECKING:  # pragma: no branch - to type checkers, a missing name is an error

@@ -11,8 +11,8 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session
 from sqlalchemy.util.concurrency import await_only, in_greenlet
 
-from sessionfactory.engine.greenlets import AsyncSession
-from sessionfactory.engine.internals import between_transactions
+from sessionfactory.drivers.asyncio_ext import AsyncSession
+from sessionfactory.drivers.sqlalchemy_private import between_transactions
 from sessionfactory.errors import AfterCommitError
 
 if TYPE_CHECKING:

@@ -12,20 +12,20 @@ from inspect import isawaitable, iscoroutine, iscoroutinefunction
 from math import isfinite
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
-from sessionfactory.engine.codes import Kind, codes_of, is_answer, kind_of
-from sessionfactory.engine.internals import is_autocommit, of_transaction
-from sessionfactory.engine.stages import Stage, is_of_commit, stage_of
+from sessionfactory.config.validation import makes_sessions
+from sessionfactory.drivers.commit_stage import Stage, is_of_commit, stage_of
+from sessionfactory.drivers.error_codes import Kind, codes_of, is_answer, kind_of
+from sessionfactory.drivers.sqlalchemy_private import is_autocommit, of_transaction
 from sessionfactory.errors import CommitUncertainError
-from sessionfactory.transactions.markers import MarkersMissingError
-from sessionfactory.transactions.outcome import VERIFICATIONS, Watch
-from sessionfactory.validation import makes_sessions
+from sessionfactory.transactions.verification.marker import MarkersMissingError
+from sessionfactory.transactions.verification.watch import VERIFICATIONS, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from sqlalchemy.orm import Session, SessionTransaction
 
-    from sessionfactory.transactions.outcome import Verification
+    from sessionfactory.transactions.verification.watch import Verification
 
 T = TypeVar("T")
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
-from sessionfactory.engine.endings import about_to_commit
-from sessionfactory.engine.greenlets import AsyncSession, async_sessionmaker
-from sessionfactory.lasting import run_scope
+from sessionfactory.drivers.asyncio_ext import AsyncSession, async_sessionmaker
+from sessionfactory.pool.shielded import about_to_commit
+from sessionfactory.sessions.shielded_session import run_scope
 from sessionfactory.transactions.attempts import Attempt, Run, check_work
 from sessionfactory.transactions.options import SessionsWithOptions
-from sessionfactory.transactions.retrying_async import retry_async
+from sessionfactory.transactions.retry_async import retry_async
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from sessionfactory.interfaces import AsyncSessionFactory
-    from sessionfactory.transactions.outcome import Verification
+    from sessionfactory.transactions.verification.watch import Verification
 
 A = TypeVar("A", bound=AsyncSession)
 T = TypeVar("T")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sessionfactory.engine.codes import kind_of
+from sessionfactory.drivers.error_codes import kind_of
 
 
 def is_transient(error: BaseException) -> bool:

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
 from sessionfactory import PoolSettings, ReadOnlyError, SettingsError, with_options
-from sessionfactory.engine.drivers import with_driver
+from sessionfactory.drivers.dialects import with_driver
 from sessionfactory.testing import AsyncRollbackSessionFactory, FaultProxy
 from tests.contract.awaited import Awaited, plain, sync_of
 from tests.contract.halves import AsyncHalf

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL, Connection, Engine
 
-    from sessionfactory.engine.fair import FairPool
+    from sessionfactory.pool.fair import FairPool
     from sessionfactory.testing import MariaDBServer, PostgresServer
     from tests.contract.halves import Half
 

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import create_engine, event, make_url, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from sessionfactory.engine.endings import Ending
+from sessionfactory.pool.shielded import Ending
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-    from sessionfactory.engine.pools import LedgerFairPool
+    from sessionfactory.pool.pools import LedgerFairPool
     from sessionfactory.testing import PostgresServer
 
     Factory = SqlAlchemySessionFactory | AsyncSqlAlchemySessionFactory

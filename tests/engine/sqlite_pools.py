@@ -6,7 +6,7 @@ import sqlite3
 import threading
 from typing import TYPE_CHECKING, cast
 
-from sessionfactory.engine.records import FairRecord
+from sessionfactory.pool.pool_entry import FairRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,7 +15,7 @@ from sqlalchemy.exc import TimeoutError as SqlAlchemyTimeoutError
 from sqlalchemy.pool.base import _AsyncConnDialect
 from sqlalchemy.util.concurrency import await_only, greenlet_spawn
 
-from sessionfactory.engine.fair import AsyncFairPool, FairPool
+from sessionfactory.pool.fair import AsyncFairPool, FairPool
 from tests.engine.sqlite_pools import Caller, Databases
 
 if TYPE_CHECKING:

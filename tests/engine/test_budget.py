@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import create_engine
 
 from sessionfactory import DatabaseSettings, PoolSettings
-from sessionfactory.engine.budget import server_limit, shortage
+from sessionfactory.drivers.server_limit import server_limit, shortage
 from tests.commands import run
 
 if TYPE_CHECKING:

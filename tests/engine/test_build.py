@@ -15,12 +15,12 @@ from sessionfactory import (
     SettingsError,
     SqlAlchemySessionFactory,
 )
-from sessionfactory.engine import drivers, internals
+from sessionfactory.drivers import dialects, sqlalchemy_private
 from sessionfactory.engine.credentials import _drop_frames
-from sessionfactory.engine.ledger import Hold
 from sessionfactory.engine.managed import ManagedEngine
 from sessionfactory.engine.options import TransactionOptions
 from sessionfactory.engine.views import view_of
+from sessionfactory.pool.ledger import Hold
 
 if TYPE_CHECKING:
     import sqlite3
@@ -70,7 +70,7 @@ def test_database_without_read_only_transactions() -> None:
 )
 def test_driver_of_a_url(url: str, driver: str) -> None:
     """A URL without a driver means the one that is installed, on every SQLAlchemy."""
-    meant = drivers.with_driver(DatabaseSettings(url).url)
+    meant = dialects.with_driver(DatabaseSettings(url).url)
     assert meant.get_driver_name() == driver
 
 
@@ -111,9 +111,9 @@ def test_engine_built_by_somebody_faster() -> None:
 
 def test_connection_that_nobody_holds_any_more() -> None:
     """To cut off a holder who is gone already is to do nothing."""
-    internals.put_in_place(None, object())
+    sqlalchemy_private.put_in_place(None, object())
     entry = create_engine("sqlite://").pool.connect()._connection_record  # its holder goes at once
     assert entry is not None
     with closing(cast("sqlite3.Connection", entry.dbapi_connection)):
-        internals.take_away(None, entry, object())
+        sqlalchemy_private.take_away(None, entry, object())
     assert entry.dbapi_connection is None

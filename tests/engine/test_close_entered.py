@@ -26,7 +26,7 @@ from sessionfactory import (
     DatabaseSettings,
     SqlAlchemySessionFactory,
 )
-from sessionfactory.engine import connections
+from sessionfactory.drivers import connections
 from sessionfactory.testing import FaultProxy
 from tests.engine.sqlite_pools import Caller, until
 

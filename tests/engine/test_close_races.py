@@ -22,7 +22,7 @@ from sessionfactory.testing import FaultProxy
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sessionfactory.engine.ledger import Who
+    from sessionfactory.pool.ledger import Who
     from sessionfactory.testing import PostgresServer
 
 

@@ -21,7 +21,7 @@ from sessionfactory import (
     PoolSettings,
     SqlAlchemySessionFactory,
 )
-from sessionfactory.engine import backends, connections
+from sessionfactory.drivers import connections, server_processes
 from sessionfactory.testing import FaultProxy, PostgresServer
 from tests.engine.drained import DRIVERS, Load, server_of, until_none
 from tests.pgbouncer import PgBouncer
@@ -72,8 +72,8 @@ class Stranger:
 
 def end(url: str, number: int | None) -> None:
     with SqlAlchemySessionFactory(DatabaseSettings(url)) as factory:
-        backends.end(factory.engine, [number, None], time.sleep)
-        backends.end(factory.engine, [None], time.sleep)
+        server_processes.end(factory.engine, [number, None], time.sleep)
+        server_processes.end(factory.engine, [None], time.sleep)
 
 
 @pytest.mark.parametrize("driver", ["psycopg", "psycopg2", "pymysql"])

@@ -14,10 +14,10 @@ from sqlalchemy.exc import TimeoutError as SqlAlchemyTimeoutError
 from sqlalchemy.pool.base import _ConnectionRecord
 from sqlalchemy.util.concurrency import await_only, greenlet_spawn
 
-from sessionfactory.engine.connecting import Connector
-from sessionfactory.engine.fair import AsyncFairPool, FairPool
-from sessionfactory.engine.handoff import ThreadWaiter
-from sessionfactory.engine.records import FairRecord, deadline_of
+from sessionfactory.pool.connector import Connector
+from sessionfactory.pool.fair import AsyncFairPool, FairPool
+from sessionfactory.pool.pool_entry import FairRecord, deadline_of
+from sessionfactory.pool.wait_queue import ThreadWaiter
 from tests.engine.sqlite_pools import Caller, record_of, until
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from sessionfactory import AsyncSqlAlchemySessionFactory, DatabaseSettings, commit_outcome
-from sessionfactory.engine import endings
-from sessionfactory.engine.endings import Ending, finish
+from sessionfactory.pool import shielded
+from sessionfactory.pool.shielded import Ending, finish
 from tests.engine.held_commits import cancel_oneself, cancelled
 
 if TYPE_CHECKING:
@@ -68,8 +68,8 @@ async def test_end_that_takes_too_long(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The caller goes on after the deadline; what then becomes of the end is not logged."""
-    monkeypatch.setattr(endings, "GRACE", 0.01)
-    monkeypatch.setattr(endings, "HUNG_UP", 0.01)
+    monkeypatch.setattr(shielded, "GRACE", 0.01)
+    monkeypatch.setattr(shielded, "HUNG_UP", 0.01)
     go_on = asyncio.Event()
 
     async def work() -> None:

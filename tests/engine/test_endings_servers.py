@@ -18,7 +18,8 @@ from sessionfactory import (
     PoolSettings,
     commit_outcome,
 )
-from sessionfactory.engine import endings, internals
+from sessionfactory.drivers import sqlalchemy_private
+from sessionfactory.pool import shielded
 from sessionfactory.testing import FaultProxy
 from tests.engine.held_commits import Control, Ended, cancel_oneself, cancelled, until_sent
 
@@ -188,8 +189,8 @@ async def test_answer_that_does_not_come(
     control: Control, proxy: FaultProxy, way: Way, monkeypatch: pytest.MonkeyPatch, *, arrives: bool
 ) -> None:
     """Past the deadline the connection is hung up, and the error says that nobody knows."""
-    monkeypatch.setattr(endings, "GRACE", 0.1)
-    monkeypatch.setattr(endings, "HUNG_UP", 20)
+    monkeypatch.setattr(shielded, "GRACE", 0.1)
+    monkeypatch.setattr(shielded, "HUNG_UP", 20)
     async with whole(control, proxy) as factory:
         if arrives:
             control.hold_commits_of(factory)
@@ -215,8 +216,8 @@ async def test_flush_into_silence(
     control: Control, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A flush whose answer does not come is hung up, too, and nothing is committed."""
-    monkeypatch.setattr(endings, "GRACE", 0.1)
-    monkeypatch.setattr(endings, "HUNG_UP", 20)
+    monkeypatch.setattr(shielded, "GRACE", 0.1)
+    monkeypatch.setattr(shielded, "HUNG_UP", 20)
     async with whole(control, proxy) as factory:
         control.hold_writes()
         task = asyncio.create_task(begin(factory, 1))
@@ -234,14 +235,14 @@ async def test_flush_into_silence(
 async def test_connections_of_a_session(control: Control) -> None:
     """What hangs up sees a session's connection, in a savepoint too, and neither opens one."""
     async with whole(control) as factory, factory() as session:
-        assert internals.of_session(session.sync_session) == []
+        assert sqlalchemy_private.of_session(session.sync_session) == []
         await session.execute(ONE)
         async with session.begin_nested():
-            (found,) = internals.of_session(session.sync_session)
+            (found,) = sqlalchemy_private.of_session(session.sync_session)
             driver = (await (await session.connection()).get_raw_connection()).driver_connection
             assert found.driver_connection is driver
         await session.invalidate()
-        assert internals.of_session(session.sync_session) == []
+        assert sqlalchemy_private.of_session(session.sync_session) == []
 
 
 @pytest.mark.parametrize("control", ["psycopg"], indirect=True)

@@ -17,8 +17,8 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as SqlAlchemyTimeoutError
 from sqlalchemy.pool import PoolProxiedConnection, reset_commit
 
-from sessionfactory.engine.fair import FairPool
-from sessionfactory.engine.records import FairRecord
+from sessionfactory.pool.fair import FairPool
+from sessionfactory.pool.pool_entry import FairRecord
 from tests.engine.sqlite_pools import Caller, record_of, until
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
-    from sessionfactory.engine.handoff import Waiter
+    from sessionfactory.pool.wait_queue import Waiter
     from tests.engine.sqlite_pools import Databases
 
 

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DisconnectionError, InvalidRequestError
 from sqlalchemy.exc import TimeoutError as SqlAlchemyTimeoutError
 from sqlalchemy.pool import QueuePool
 
-from sessionfactory.engine.fair import FairPool
+from sessionfactory.pool.fair import FairPool
 from tests.engine.sqlite_pools import Caller, until
 
 if TYPE_CHECKING:

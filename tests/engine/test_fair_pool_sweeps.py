@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from sessionfactory.engine import fair, handoff, records
-from sessionfactory.engine.fair import FairPool
+from sessionfactory.pool import fair, pool_entry, wait_queue
+from sessionfactory.pool.fair import FairPool
 from tests.engine.sqlite_pools import Caller
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from types import FrameType
 
-    from sessionfactory.engine.handoff import Waiter
-    from sessionfactory.engine.records import FairRecord
+    from sessionfactory.pool.pool_entry import FairRecord
+    from sessionfactory.pool.wait_queue import Waiter
     from tests.engine.sqlite_pools import Databases
 
-OURS = {fair.__file__, handoff.__file__, records.__file__}
+OURS = {fair.__file__, wait_queue.__file__, pool_entry.__file__}
 
 
 class Sweep:

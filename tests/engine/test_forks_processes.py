@@ -24,7 +24,8 @@ from sessionfactory import (
     RotatingSecret,
     SqlAlchemySessionFactory,
 )
-from sessionfactory.engine import forks, internals
+from sessionfactory.drivers import sqlalchemy_private
+from sessionfactory.engine import forks
 from tests.engine.child import Child, fork, in_child
 
 if TYPE_CHECKING:
@@ -205,7 +206,7 @@ def test_locks_of_other_threads(postgres_server: PostgresServer) -> None:
     factory.close()
 
 
-@pytest.mark.parametrize(("module", "name"), internals._COUNTERS)
+@pytest.mark.parametrize(("module", "name"), sqlalchemy_private._COUNTERS)
 def test_counters_of_sqlalchemy(factory: SqlAlchemySessionFactory, module: str, name: str) -> None:
     """Nor does a lock that SQLAlchemy has for the whole process."""
     counter = getattr(import_module(module), name)

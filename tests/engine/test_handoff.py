@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy.util.concurrency import greenlet_spawn
 
-from sessionfactory.engine.handoff import Line, TaskWaiter, ThreadWaiter, Waiter
+from sessionfactory.pool.wait_queue import Line, TaskWaiter, ThreadWaiter, Waiter
 from tests.engine.sqlite_pools import Caller
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import create_engine, event, text
 
 from sessionfactory import DatabaseSettings, PoolSettings, SqlAlchemySessionFactory
-from sessionfactory.engine.health import Pinger
-from sessionfactory.engine.ledger import Ledger
-from sessionfactory.engine.waiting import Threads
+from sessionfactory.engine.ping import Pinger
+from sessionfactory.pool.ledger import Ledger
+from sessionfactory.pool.waiting import Threads
 
 if TYPE_CHECKING:
     from sessionfactory.testing import PostgresServer

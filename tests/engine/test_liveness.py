@@ -18,14 +18,14 @@ from sessionfactory import (
     PoolSettings,
     SqlAlchemySessionFactory,
 )
-from sessionfactory.engine import connections
+from sessionfactory.drivers import connections
 from sessionfactory.testing import FaultProxy
 from tests.engine.restarts import DEATHS, DRIVERS, POOL, SYNC, Death, UnderLoad, die
 
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
-    from sessionfactory.engine.fair import FairPool
+    from sessionfactory.pool.fair import FairPool
     from sessionfactory.testing import MariaDBServer, PostgresServer
 
 ASYNC: Final = ("psycopg", "asyncpg")

@@ -18,8 +18,8 @@ from sessionfactory import (
     PoolSettings,
     with_options,
 )
-from sessionfactory.engine import connections
-from sessionfactory.engine.loops import LoopBound
+from sessionfactory.drivers import connections
+from sessionfactory.pool.loop_bound import LoopBound
 
 if TYPE_CHECKING:
     from collections.abc import Generator

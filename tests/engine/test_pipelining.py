@@ -19,7 +19,7 @@ from sessionfactory import (
     SqlAlchemySessionFactory,
     with_options,
 )
-from sessionfactory.engine import ahead
+from sessionfactory.drivers.psycopg_pipeline import connection_base
 from sessionfactory.testing import FaultProxy
 
 if TYPE_CHECKING:
@@ -77,14 +77,16 @@ def test_old_libpq(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_unknown_psycopg(monkeypatch: pytest.MonkeyPatch) -> None:
     """A psycopg in which a name that is relied on has moved is refused, not tried."""
-    monkeypatch.setitem(ahead.RELIED_ON, psycopg.BaseConnection, ("_moved",))
+    monkeypatch.setitem(connection_base.RELIED_ON, psycopg.BaseConnection, ("_moved",))
     told = refusal(DatabaseSettings("postgresql://app@db/app", pipeline=True))
     assert f"does not know psycopg {psycopg.__version__}: it has no _moved" in told
 
 
 def test_psycopg_that_lacks_a_module(monkeypatch: pytest.MonkeyPatch) -> None:
     """And so is one in which a module has moved."""
-    monkeypatch.setitem(sys.modules, "sessionfactory.engine.ahead", None)
+    monkeypatch.setitem(
+        sys.modules, "sessionfactory.drivers.psycopg_pipeline.connection_base", None
+    )
     told = refusal(DatabaseSettings("postgresql://app@db/app", pipeline=True))
     assert f"does not know psycopg {psycopg.__version__}" in told
 
@@ -98,7 +100,7 @@ def test_cursors_of_the_user(name: str) -> None:
 
 def test_names_that_are_relied_on() -> None:
     """Every private name that is used is still there."""
-    for owner, names in ahead.RELIED_ON.items():
+    for owner, names in connection_base.RELIED_ON.items():
         for name in names:
             assert hasattr(owner, name), (owner, name)
 

@@ -16,7 +16,7 @@ from sessionfactory import (
     SqlAlchemySessionFactory,
     with_options,
 )
-from sessionfactory.engine import connections
+from sessionfactory.drivers import connections
 from sessionfactory.testing import FaultProxy
 from tests.engine.pooled import DRIVERS, values
 from tests.pgbouncer import PgBouncer

@@ -14,21 +14,21 @@ from sqlalchemy.exc import TimeoutError as SqlAlchemyTimeoutError
 from sqlalchemy.util.concurrency import greenlet_spawn
 
 from sessionfactory import ClosedError, PoolExhaustedError
-from sessionfactory.engine.errors import ConnectTimeoutError
-from sessionfactory.engine.ledger import Ledger
-from sessionfactory.engine.pools import (
+from sessionfactory.pool.ledger import Ledger
+from sessionfactory.pool.pools import (
     AsyncLedgerFairPool,
     AsyncLedgerQueuePool,
     LedgerFairPool,
     LedgerNullPool,
     LedgerQueuePool,
 )
+from sessionfactory.pool_errors import ConnectTimeoutError
 from tests.engine.sqlite_pools import Caller, until
 
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
-    from sessionfactory.engine.ledger import Who
+    from sessionfactory.pool.ledger import Who
     from tests.engine.sqlite_pools import Databases
 
     Limited = type[LedgerFairPool | LedgerQueuePool]

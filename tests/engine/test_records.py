@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy import event
 from sqlalchemy.pool import NullPool, QueuePool
 
-from sessionfactory.engine.fair import FairPool
-from sessionfactory.engine.records import FairRecord, Permits, deadline_of
+from sessionfactory.pool.fair import FairPool
+from sessionfactory.pool.pool_entry import FairRecord, Permits, deadline_of
 
 if TYPE_CHECKING:
     import weakref

@@ -22,7 +22,7 @@ from sessionfactory import (
     SettingsError,
     SqlAlchemySessionFactory,
 )
-from sessionfactory.engine import limits
+from sessionfactory.engine import timeouts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -196,16 +196,16 @@ def test_options_of_the_url_win(postgres_server: PostgresServer, make: Make) -> 
 def test_limits_of_mysql_itself() -> None:
     """MySQL has other names than MariaDB, and no limit for idle transactions."""
     asked = {"statement_timeout": 0.25, "lock_timeout": 0.5}
-    assert limits.mysql_variables(asked, mariadb=False) == {
+    assert timeouts.mysql_variables(asked, mariadb=False) == {
         "max_execution_time": 250,
         "innodb_lock_wait_timeout": 1,
         "lock_wait_timeout": 1,
     }
     with pytest.raises(SettingsError, match="idle_in_transaction_timeout: MySQL has no such limit"):
-        limits.mysql_variables({"idle_in_transaction_timeout": 1}, mariadb=False)
+        timeouts.mysql_variables({"idle_in_transaction_timeout": 1}, mariadb=False)
 
 
-@pytest.mark.parametrize("limit", limits._ALL_LIMITS)
+@pytest.mark.parametrize("limit", timeouts._ALL_LIMITS)
 def test_limits_that_sqlite_lacks(limit: str, make: Make) -> None:
     """A limit that the database does not know is refused, and not ignored."""
     message = f"{limit}: sqlite has no such limit; say sqlite.busy_timeout"

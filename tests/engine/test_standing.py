@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Connection, QueuePool, create_engine, text
 
 from sessionfactory import DatabaseSettings, PoolSettings, SqlAlchemySessionFactory
-from sessionfactory.engine.standing import Standing, stand
+from sessionfactory.pool.connection_settings import Standing, stand
 
 if TYPE_CHECKING:
     from collections.abc import Generator

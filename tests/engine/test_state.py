@@ -18,7 +18,7 @@ from sessionfactory import (
     SettingsError,
     SqlAlchemySessionFactory,
 )
-from sessionfactory.engine import state
+from sessionfactory.pool import session_reset
 from sessionfactory.testing import FaultProxy
 
 if TYPE_CHECKING:
@@ -248,7 +248,7 @@ def test_dead_connections_are_replaced(driver: str, server: PostgresServer) -> N
 def test_other_databases(url: str, why: str) -> None:
     """Where there is no way to it, the setting is refused, and says why."""
     with pytest.raises(SettingsError, match=rf"pool\.reset: {why}.*; leave the default"):
-        state.refuse_other_databases(make_url(url))
+        session_reset.refuse_other_databases(make_url(url))
 
 
 def test_refused_when_made() -> None:

@@ -17,7 +17,7 @@ from sessionfactory import (
     SettingsWarning,
     SqlAlchemySessionFactory,
 )
-from sessionfactory.engine import tls
+from sessionfactory.drivers import tls
 from sessionfactory.testing import MariaDBServer
 from tests.testing.available import running_or_skipped
 from tests.tls import authority, before

@@ -8,7 +8,7 @@ import threading
 import pytest
 from sqlalchemy.util.concurrency import await_only, greenlet_spawn
 
-from sessionfactory.engine.waiting import Tasks, Threads, TookLongerError
+from sessionfactory.pool.waiting import Tasks, Threads, TookLongerError
 
 
 def test_a_block_in_time() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy.exc import TimeoutError as SqlAlchemyTimeoutError
 
-from sessionfactory.engine.fair import FairPool
+from sessionfactory.pool.fair import FairPool
 from tests.engine.sqlite_pools import Caller, Databases
 from tests.engine.storms import Storm
 

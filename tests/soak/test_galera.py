@@ -15,10 +15,10 @@ from sqlalchemy import make_url, text
 from stamina.instrumentation import get_on_retry_hooks, set_on_retry_hooks
 
 from sessionfactory import DatabaseSettings, SqlAlchemySessionFactory, run_in_transaction
-from sessionfactory.engine.codes import codes_of
-from sessionfactory.engine.stages import is_of_commit
+from sessionfactory.drivers.commit_stage import is_of_commit
+from sessionfactory.drivers.error_codes import codes_of
 from sessionfactory.testing import MariaDBServer
-from sessionfactory.testing._binaries import find_mariadb
+from sessionfactory.testing.servers._binaries import find_mariadb
 from tests.testing.available import running_or_skipped
 from tests.testing.observe import until
 

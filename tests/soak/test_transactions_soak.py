@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from sessionfactory.testing import PostgresServer
     from sessionfactory.testing.proxy import When
-    from sessionfactory.transactions.outcome import Verification
+    from sessionfactory.transactions.verification.watch import Verification
 
 TIMES = 100
 CRASHES = 12

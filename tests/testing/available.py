@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
-from sessionfactory.testing._process import ServerUnavailableError
-from sessionfactory.testing._server import ThrowawayServer
+from sessionfactory.testing.servers._process import ServerUnavailableError
+from sessionfactory.testing.servers._server import ThrowawayServer
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sessionfactory.testing import _process
-from sessionfactory.testing._process import Keeper, unprivileged_uid
+from sessionfactory.testing.servers import _process
+from sessionfactory.testing.servers._process import Keeper, unprivileged_uid
 from tests.testing.observe import Watch
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping
 
-    from sessionfactory.testing._process import Keeper
+    from sessionfactory.testing.servers._process import Keeper
 
 SLEEPER = ["/bin/sleep", "1000"]
 

@@ -16,8 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 
 from sessionfactory import DatabaseSettings, SqlAlchemySessionFactory
-from sessionfactory.testing.rollback import RollbackSessionFactory
-from sessionfactory.testing.rollback_async import AsyncRollbackSessionFactory
+from sessionfactory.testing.rollback.rollback import RollbackSessionFactory
+from sessionfactory.testing.rollback.rollback_async import AsyncRollbackSessionFactory
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator

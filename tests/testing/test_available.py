@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sessionfactory.testing.postgres import PostgresServer
+from sessionfactory.testing.servers.postgres import PostgresServer
 from tests.testing.available import running_or_skipped
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from sqlalchemy import Engine, MetaData, create_engine, text
 from sqlalchemy.orm import Session
 
 from sessionfactory import ClosedError, DatabaseSettings
-from sessionfactory.testing._image import IsolationError
-from sessionfactory.testing.cloning import CloningSessionFactory
+from sessionfactory.testing.cloning.cloning import CloningSessionFactory
+from sessionfactory.testing.memory._image import IsolationError
 from tests.testing.isolated import Base, add_player, one_team, players
 from tests.testing.observe import until
 

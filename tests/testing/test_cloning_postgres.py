@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sessionfactory import DatabaseSettings, PoolSettings
-from sessionfactory.testing._admin import Admin
-from sessionfactory.testing._image import IsolationError
-from sessionfactory.testing.cloning import CloningSessionFactory
+from sessionfactory.testing.cloning._admin import Admin
+from sessionfactory.testing.cloning.cloning import CloningSessionFactory
+from sessionfactory.testing.memory._image import IsolationError
 from tests.testing.isolated import Base, one_team, players
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def test_several_processes(server: PostgresServer) -> None:
     """Processes that clone on one server at the same time do not meet."""
     program = """
 import sys
-from sessionfactory.testing.cloning import CloningSessionFactory
+from sessionfactory.testing.cloning.cloning import CloningSessionFactory
 from tests.testing.isolated import Base, add_player, one_team, players
 with CloningSessionFactory(sys.argv[1], Base.metadata, seed=one_team) as cloning:
     for _ in range(3):

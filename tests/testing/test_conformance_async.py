@@ -15,9 +15,9 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.orm import sessionmaker
 
-from sessionfactory.testing._promises import CONFORMANCE_TABLE, ConformanceError
-from sessionfactory.testing.conformance_async import check_async_session_factory
-from sessionfactory.testing.recording_async import AsyncRecordingSessionFactory
+from sessionfactory.testing.conformance._promises import CONFORMANCE_TABLE, ConformanceError
+from sessionfactory.testing.conformance.conformance_async import check_async_session_factory
+from sessionfactory.testing.recording.recording_async import AsyncRecordingSessionFactory
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator

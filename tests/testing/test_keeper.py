@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sessionfactory.testing import _keeper
+from sessionfactory.testing.servers import _keeper
 
 if TYPE_CHECKING:
     import pytest

@@ -13,9 +13,13 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from sessionfactory.testing._binaries import find_mariadb
-from sessionfactory.testing._process import ServerError, ServerStartError, ServerUnavailableError
-from sessionfactory.testing.mariadb import MariaDBServer
+from sessionfactory.testing.servers._binaries import find_mariadb
+from sessionfactory.testing.servers._process import (
+    ServerError,
+    ServerStartError,
+    ServerUnavailableError,
+)
+from sessionfactory.testing.servers.mariadb import MariaDBServer
 from tests.testing.available import running_or_skipped
 from tests.testing.observe import as_root, linux_only, processes_in, telling, until
 
@@ -141,7 +145,7 @@ def test_two_servers_at_once_leave_nothing(own: MariaDBServer) -> None:
 
 OWNER = """
 import signal
-from sessionfactory.testing.mariadb import MariaDBServer
+from sessionfactory.testing.servers.mariadb import MariaDBServer
 server = MariaDBServer()
 server.start()
 print(server.directory, flush=True)
@@ -192,7 +196,7 @@ def test_no_mariadb_is_told_with_what_to_do(
 ) -> None:
     """All places that were searched are named."""
     monkeypatch.delenv("SESSIONFACTORY_MARIADB_DIR", raising=False)
-    monkeypatch.setattr("sessionfactory.testing._binaries.MARIADB_SYSTEM", ())
+    monkeypatch.setattr("sessionfactory.testing.servers._binaries.MARIADB_SYSTEM", ())
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ServerUnavailableError, match=r"no MariaDB here: .* `make mariadb`"):
@@ -213,7 +217,7 @@ def test_where_mariadb_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(below)
     installed = unpack(tmp_path / "opt", "bin/mariadbd", "share")
     monkeypatch.delenv("SESSIONFACTORY_MARIADB_DIR", raising=False)
-    monkeypatch.setattr("sessionfactory.testing._binaries.MARIADB_SYSTEM", ())
+    monkeypatch.setattr("sessionfactory.testing.servers._binaries.MARIADB_SYSTEM", ())
     monkeypatch.setenv("PATH", str(installed / "bin"))
     assert find_mariadb() == installed
     fetched = unpack(tmp_path / "project/.mariadb/usr", "sbin/mariadbd", "share/mysql")

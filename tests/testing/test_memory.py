@@ -21,8 +21,8 @@ from sessionfactory import (
     SqlAlchemySessionFactory,
     SqliteSettings,
 )
-from sessionfactory.testing._image import IsolationError
-from sessionfactory.testing.memory import InMemorySessionFactory
+from sessionfactory.testing.memory._image import IsolationError
+from sessionfactory.testing.memory.memory import InMemorySessionFactory
 from tests.testing.isolated import Base, Player, add_player, one_team, players
 
 if TYPE_CHECKING:

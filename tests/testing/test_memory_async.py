@@ -20,8 +20,8 @@ from sessionfactory import (
     PoolSettings,
     ReadOnlyError,
 )
-from sessionfactory.testing._image import IsolationError
-from sessionfactory.testing.async_memory import AsyncInMemorySessionFactory
+from sessionfactory.testing.memory._image import IsolationError
+from sessionfactory.testing.memory.memory_async import AsyncInMemorySessionFactory
 from tests.testing.isolated import Base, Player, one_team
 
 if TYPE_CHECKING:

@@ -11,13 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sessionfactory.testing import postgres
-from sessionfactory.testing._binaries import find_postgres
-from sessionfactory.testing._process import (
-    ServerError,
-    reachable,
-)
-from sessionfactory.testing.postgres import PostgresServer
+from sessionfactory.testing.servers import postgres
+from sessionfactory.testing.servers._binaries import find_postgres
+from sessionfactory.testing.servers._process import ServerError, reachable
+from sessionfactory.testing.servers.postgres import PostgresServer
 from tests.testing.observe import as_root, linux_only, processes_in, telling, until
 
 if TYPE_CHECKING:
@@ -84,7 +81,7 @@ def test_several_servers_at_once(own_postgres: PostgresServer) -> None:
 
 OWNER = """
 import json, os, signal, sys
-from sessionfactory.testing.postgres import PostgresServer
+from sessionfactory.testing.servers.postgres import PostgresServer
 if len(sys.argv) > 1:
     os.chdir("/"); os.setgroups([]); os.setgid(int(sys.argv[1])); os.setuid(int(sys.argv[1]))
 server = PostgresServer()

@@ -13,10 +13,8 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from sessionfactory.testing._process import (
-    ServerError,
-)
-from sessionfactory.testing.postgres import PostgresServer
+from sessionfactory.testing.servers._process import ServerError
+from sessionfactory.testing.servers.postgres import PostgresServer
 from tests.testing.observe import processes_in, until
 
 if TYPE_CHECKING:

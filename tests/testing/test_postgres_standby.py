@@ -6,16 +6,13 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import create_engine, text
 
-from sessionfactory.testing._process import (
-    Keeper,
-    ServerError,
-)
+from sessionfactory.testing.servers._process import Keeper, ServerError
 from tests.testing.observe import until
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from sessionfactory.testing.postgres import PostgresServer
+    from sessionfactory.testing.servers.postgres import PostgresServer
 
 
 @pytest.fixture(scope="module")

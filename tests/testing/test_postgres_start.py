@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sessionfactory.testing import _binaries, _process
-from sessionfactory.testing._binaries import find_postgres
-from sessionfactory.testing._process import (
+from sessionfactory.testing.servers import _binaries, _process
+from sessionfactory.testing.servers._binaries import find_postgres
+from sessionfactory.testing.servers._process import (
     Keeper,
     ServerError,
     ServerStartError,
     ServerUnavailableError,
 )
-from sessionfactory.testing.postgres import PostgresServer
+from sessionfactory.testing.servers.postgres import PostgresServer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -170,6 +170,6 @@ def test_the_newest_system_installation_is_taken(
 
 def test_only_posix_systems_have_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows has neither the signals nor the locks."""
-    monkeypatch.setattr("sessionfactory.testing._server.POSIX", False)
+    monkeypatch.setattr("sessionfactory.testing.servers._server.POSIX", False)
     with pytest.raises(ServerUnavailableError, match=r"run on Linux and macOS only"):
         PostgresServer().start()

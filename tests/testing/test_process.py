@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sessionfactory.testing import _process
-from sessionfactory.testing._process import (
+from sessionfactory.testing.servers import _process
+from sessionfactory.testing.servers._process import (
     Keeper,
     ServerError,
     ServerStartError,

@@ -9,11 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sessionfactory.testing import _process
-from sessionfactory.testing._process import (
-    Keeper,
-    unprivileged_uid,
-)
+from sessionfactory.testing.servers import _process
+from sessionfactory.testing.servers._process import Keeper, unprivileged_uid
 from tests.testing.observe import SLEEPER, linux_only, spawn, telling, until
 
 if TYPE_CHECKING:
@@ -22,8 +19,8 @@ if TYPE_CHECKING:
 OWNER = """
 import json, os, signal, sys
 from pathlib import Path
-from sessionfactory.testing import _process
-from sessionfactory.testing._process import Keeper, unprivileged_uid
+from sessionfactory.testing.servers import _process
+from sessionfactory.testing.servers._process import Keeper, unprivileged_uid
 _process.PYTHON = sys.argv[3:]
 keeper = Keeper("test", [Path(sys.argv[1])], unprivileged_uid())
 pid = keeper.spawn(["/bin/sleep", "1000"], environment={}, log=keeper.directory / "log",
@@ -73,7 +70,9 @@ def test_nothing_is_left_where_there_is_no_pidfd(base: Path, watch: Watch) -> No
     older = base / "_keeper.py"
     older.write_text(source.replace("os.pidfd_open(owner)", "os.pidfd_open(-1)"))
     command = owner(base, "forking")
-    place = f"import sessionfactory.testing._process as p; p.__file__ = {str(base / 'p')!r}\n"
+    place = (
+        f"import sessionfactory.testing.servers._process as p; p.__file__ = {str(base / 'p')!r}\n"
+    )
     command[4] = place + command[4]
     with telling(*command) as (process, hear):
         watch.on(json.loads(hear())["pids"])

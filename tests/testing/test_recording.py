@@ -11,8 +11,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
 from sessionfactory import DatabaseSettings, SqlAlchemySessionFactory
-from sessionfactory.testing._session_log import Statement
-from sessionfactory.testing.recording import Recording, RecordingSessionFactory
+from sessionfactory.testing.recording._session_log import Statement
+from sessionfactory.testing.recording.recording import Recording, RecordingSessionFactory
 
 if TYPE_CHECKING:
     from sessionfactory.testing import PostgresServer
@@ -171,7 +171,7 @@ def test_a_thread_of_libraries_only_has_no_place() -> None:
     """Where no line of a user's is on the stack, none is made up."""
     recording = Recording()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sessionfactory.engine.places.user_frame", lambda: None)
+        patch.setattr("sessionfactory.pool.call_sites.user_frame", lambda: None)
         recording.listen(Session())
     assert str(recording).endswith("session 1 opened at unknown")
 

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
-from sessionfactory.testing.recording_async import AsyncRecordingSessionFactory
+from sessionfactory.testing.recording.recording_async import AsyncRecordingSessionFactory
 
 if TYPE_CHECKING:
     from sessionfactory import AsyncSessionFactory

@@ -20,13 +20,13 @@ from sessionfactory import (
     SqlAlchemySessionFactory,
     on_commit,
 )
-from sessionfactory.engine import places
-from sessionfactory.testing._one_connection import (
+from sessionfactory.pool import call_sites
+from sessionfactory.testing.rollback._one_connection import (
     ConcurrentUseError,
     InterleavedTransactionsError,
     SessionLeftOpenError,
 )
-from sessionfactory.testing.rollback import RollbackSessionFactory
+from sessionfactory.testing.rollback.rollback import RollbackSessionFactory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -265,7 +265,7 @@ def test_an_opening_outside_of_all_known_code_is_told_as_such(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where no frame is the user's, messages say that the place is unknown."""
-    monkeypatch.setattr(places, "user_frame", lambda: None)
+    monkeypatch.setattr(call_sites, "user_frame", lambda: None)
     fake = RollbackSessionFactory(engine).__enter__()
     fake().begin()
     left = fake()

@@ -17,12 +17,12 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.orm import sessionmaker
 from sqlalchemy.util import await_only
 
-from sessionfactory.testing._one_connection import (
+from sessionfactory.testing.rollback._one_connection import (
     ConcurrentUseError,
     InterleavedTransactionsError,
     SessionLeftOpenError,
 )
-from sessionfactory.testing.rollback_async import AsyncRollbackSessionFactory
+from sessionfactory.testing.rollback.rollback_async import AsyncRollbackSessionFactory
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

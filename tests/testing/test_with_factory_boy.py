@@ -10,7 +10,7 @@ from factory.declarations import Sequence
 from sqlalchemy import func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from sessionfactory.testing.recording import RecordingSessionFactory
+from sessionfactory.testing.recording.recording import RecordingSessionFactory
 
 if TYPE_CHECKING:
     from sessionfactory import SessionFactory, SqlAlchemySessionFactory

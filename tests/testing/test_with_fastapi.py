@@ -15,7 +15,7 @@ from sessionfactory import (
     SessionFactory,
     SqlAlchemySessionFactory,
 )
-from sessionfactory.testing.recording import RecordingSessionFactory
+from sessionfactory.testing.recording.recording import RecordingSessionFactory
 
 if TYPE_CHECKING:
     from collections.abc import Generator

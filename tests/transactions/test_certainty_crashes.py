@@ -21,7 +21,7 @@ from sessionfactory import (
     run_in_transaction,
 )
 from sessionfactory.testing import FaultProxy
-from sessionfactory.transactions import outcome, status
+from sessionfactory.transactions.verification import postgres_status, watch
 from tests.transactions.histories import SOON, TABLE, move_money, write_through_crashes
 from tests.transactions.payments import PAY, rows
 
@@ -118,7 +118,7 @@ def test_a_server_that_stays_away_leaves_it_open(
     verify_commit: str, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If nobody can be asked until the time is over, the caller is told that it is unknown."""
-    monkeypatch.setattr(outcome, "_PATIENCE", 0.1)
+    monkeypatch.setattr(watch, "_PATIENCE", 0.1)
 
     with pytest.raises(CommitUncertainError, match="the database could not be asked") as caught:
         between_commit_and_question(
@@ -160,8 +160,8 @@ def test_the_status_of_a_transaction_in_progress(server: PostgresServer) -> None
     try:
         with engine.connect() as connection:
             connection.execute(PAY)
-            asked = status.prepare(connection)
-            assert isinstance(asked, status.Status)
+            asked = postgres_status.prepare(connection)
+            assert isinstance(asked, postgres_status.Status)
             out_of_reach = evolve(asked, pid=0)
             assert out_of_reach.ask(engine) == (None, "the server still works on it")
             connection.commit()

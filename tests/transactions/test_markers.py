@@ -15,7 +15,7 @@ from sessionfactory import (
     run_in_transaction,
 )
 from sessionfactory.testing import FaultProxy
-from sessionfactory.transactions import markers
+from sessionfactory.transactions.verification import marker
 from tests.transactions.payments import PAY, pay, rows
 from tests.transactions.ways import HALVES, Way
 
@@ -138,11 +138,11 @@ def test_a_role_that_may_not_use_the_table_is_told(poor: URL, server: PostgresSe
 
 def test_old_markers_are_deleted(server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Now and then, what nobody asks for any more is deleted; young ones stay."""
-    monkeypatch.setattr(markers, "_CLEANING", 1.0)
+    monkeypatch.setattr(marker, "_CLEANING", 1.0)
     server.execute(f"""
         INSERT INTO sessionfactory_commit
         SELECT name, extract(epoch FROM now()) - age, false
-        FROM (VALUES ('old', {markers.KEPT + 60}), ('young', 60)) AS v (name, age)
+        FROM (VALUES ('old', {marker.KEPT + 60}), ('young', 60)) AS v (name, age)
     """)
 
     Way("psycopg").run(server.url, pay, verify_commit="marker")
@@ -175,7 +175,7 @@ def test_a_fence_is_not_taken_for_a_marker(server: PostgresServer) -> None:
     """Who asks twice, because his own answer was lost, gets the same answer."""
     engine = create_engine(server.url)
     try:
-        asked = markers.Marker(marker_table(MetaData()), "0" * 32)
+        asked = marker.Marker(marker_table(MetaData()), "0" * 32)
         assert asked.ask(engine) == ("rolled back", "")
         assert asked.ask(engine) == ("rolled back", "")
     finally:

@@ -22,9 +22,9 @@ from sessionfactory import (
     run_in_transaction,
     with_options,
 )
-from sessionfactory.engine import standing
 from sessionfactory.engine.options import TransactionOptions
 from sessionfactory.engine.views import view_of
+from sessionfactory.pool import connection_settings
 from sessionfactory.testing import check_session_factory
 
 if TYPE_CHECKING:
@@ -272,7 +272,7 @@ def test_other_drivers_of_postgresql() -> None:
     dialect = default.DefaultDialect()
     dialect.driver = "other"
     with pytest.raises(SettingsError, match="read_only: AUTOCOMMIT cannot be read-only on other"):
-        standing.reads_only(dialect)
+        connection_settings.reads_only(dialect)
 
 
 def test_views_are_session_factories(factory: SqlAlchemySessionFactory) -> None:

@@ -16,7 +16,7 @@ from sessionfactory import (
     SqlAlchemySessionFactory,
     run_in_transaction,
 )
-from sessionfactory.engine.stages import stage_of
+from sessionfactory.drivers.commit_stage import stage_of
 from tests.transactions.payments import PAY, Paid, fail_at_commit, failing, rows
 from tests.transactions.ways import HALVES, Way
 

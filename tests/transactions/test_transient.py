@@ -13,8 +13,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from sessionfactory import is_transient
-from sessionfactory.engine.codes import is_answer, kind_of
-from sessionfactory.engine.errors import ConnectTimeoutError
+from sessionfactory.drivers.error_codes import is_answer, kind_of
+from sessionfactory.pool_errors import ConnectTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

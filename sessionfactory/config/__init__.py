@@ -1,0 +1,1 @@
+"""Settings: what they are, how they are checked, and where they are read from."""

@@ -1,0 +1,1 @@
+"""What differs from driver to driver: error codes, time limits, TLS, cancelling, closing."""

@@ -1,0 +1,247 @@
+"""What has no public name in SQLAlchemy: a function for each thing, and a test that watches it."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from sqlalchemy import event
+from sqlalchemy.orm import Session
+from sqlalchemy.orm.session import _SessionCloseState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from sqlalchemy import Connection, Dialect, Engine, ForeignKeyConstraint
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.orm import SessionTransaction
+    from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
+    from sqlalchemy.pool.base import _ConnectionFairy
+
+    Commit = Callable[[PoolProxiedConnection], None]
+
+_COUNTERS: Final = (
+    ("sqlalchemy.orm.session", "_new_sessionid"),
+    ("sqlalchemy.orm.loading", "_new_runid"),
+    ("sqlalchemy.dialects.postgresql._psycopg_common", "_server_side_id"),
+)
+
+_LISTENING: Final = "sessionfactory_listening"
+
+entry_of: Final[Callable[[PoolProxiedConnection], ConnectionPoolEntry]] = attrgetter(
+    "_connection_record"
+)
+"""Returns the pool's entry for a connection that was checked out just now.
+
+A listener to ``checkout`` is given it, too, but to have one costs more than all that we do there.
+``tests/engine/test_pools.py`` notices if it moves.
+"""
+
+
+def fail_checkout(proxy: PoolProxiedConnection, error: BaseException) -> None:
+    """Close a connection that was checked out just now, and have its pool know.
+
+    What SQLAlchemy does where a listener to ``checkout`` raises. ``proxy.invalidate()`` would keep
+    the place of the connection if it is cancelled while it says farewell to the server.
+    ``tests/engine/test_pools.py`` notices if it moves.
+    """
+    entry: Any = entry_of(proxy)
+    entry._checkin_failed(error)  # noqa: SLF001
+
+
+def connect_through(dialect: Dialect, connect: Callable[..., DBAPIConnection]) -> None:
+    """Have a dialect open its connections by ``connect``.
+
+    ``Dialect.connect`` comes after all listeners to ``do_connect``. A listener of ours would come
+    among the user's, and as it returns a connection, end the round before theirs were asked.
+    """
+    dialect.connect = connect  # type: ignore[method-assign]  # of this one dialect
+
+
+def close_through(dialect: Dialect, close: Callable[[DBAPIConnection], None]) -> None:
+    """Have a dialect close its connections by ``close``, which no listener to an event can do."""
+    vars(dialect)["do_close"] = close
+
+
+@contextmanager
+def between_transactions(session: Session) -> Generator[None]:
+    """Let a session be used before the scope of its last transaction, which has ended, is left.
+
+    SQLAlchemy refuses that, for whoever goes on after a commit within ``with session.begin():`` may
+    think that he is still in it. What runs after a commit is called from the end of that scope, and
+    means another transaction. ``tests/transactions/test_after_commit.py`` notices if it moves.
+    """
+    using: Any = session
+    scope, using._trans_context_manager = using._trans_context_manager, None  # noqa: SLF001
+    try:
+        yield
+    finally:
+        using._trans_context_manager = scope  # noqa: SLF001
+
+
+def put_in_place(proxy: PoolProxiedConnection | None, stand_in: object) -> None:
+    """Have whoever holds ``proxy``, if anybody still does, talk to ``stand_in`` from now on.
+
+    The attribute is documented for reading only. Writing it is the one way to end a connection that
+    another thread has, and have its holder told so by an error of ours: ``tests/engine/test_close``
+    notices if that changes.
+    """
+    if proxy is not None:
+        cast("_ConnectionFairy", proxy).dbapi_connection = cast("DBAPIConnection", stand_in)
+
+
+def take_away(
+    proxy: PoolProxiedConnection | None, record: ConnectionPoolEntry, stand_in: object
+) -> None:
+    """Take a connection that is out from its holder, and from its pool, which is not told.
+
+    That is ``PoolProxiedConnection.detach`` without the pool, whose lock a thread may have had that
+    a forked process does not have. Whoever drops or closes the proxy now returns nothing.
+    ``tests/engine/test_forks.py`` notices if one of these attributes moves.
+    """
+    entry: Any = record
+    entry.fairy_ref = entry.dbapi_connection = None
+    if proxy is not None:
+        cast("_ConnectionFairy", proxy)._connection_record = None  # noqa: SLF001
+        put_in_place(proxy, stand_in)
+
+
+def part_with(record: ConnectionPoolEntry) -> DBAPIConnection | None:
+    """Take a connection from its entry, as ``invalidate()`` does, and leave its closing to others.
+
+    Listeners are told. ``tests/engine/test_close_entered.py`` notices if one of these names moves.
+    """
+    entry: Any = record
+    connection: DBAPIConnection | None = entry.dbapi_connection
+    try:
+        if connection is not None:
+            dispatch = entry._ConnectionRecord__pool.dispatch  # noqa: SLF001
+            dispatch.invalidate(connection, record, None)
+            dispatch.close(connection, record)
+    finally:
+        entry.dbapi_connection = None
+    return connection
+
+
+def free_first_connect(pool: Pool) -> None:
+    """Free the lock under which SQLAlchemy opens the first connection of an engine.
+
+    The thread that had it does not exist in a forked process. ``tests/engine/test_forks.py``
+    notices if it moves.
+    """
+    listeners: Any = pool.dispatch.connect
+    listeners.for_modify(pool.dispatch)._exec_once_mutex = None  # noqa: SLF001
+
+
+def free_counters() -> None:
+    """Free the locks under which SQLAlchemy numbers sessions, loads and server-side cursors.
+
+    Each is held for an instant by every session and every query, so that one fork in a hundred,
+    beside three busy threads, left a child that waited for ever for a thread that it did not have.
+    They have no public name: ``tests/engine/test_forks_processes.py`` notices if they move.
+    """
+    for module, name in _COUNTERS:
+        counter: Any = getattr(sys.modules.get(module), name, None)
+        for cell in getattr(counter, "__closure__", ()):
+            lock = cell.cell_contents
+            if hasattr(lock, "locked") and lock.locked():
+                lock.release()
+
+
+def open_apart(pool: Pool) -> DBAPIConnection:
+    """Open a connection as a pool does, which the pool does not have.
+
+    ``Pool.recreate`` is the public way to a pool's creator, but for a pool of the same kind only.
+    ``tests/engine/test_close_servers.py`` notices if it moves.
+    """
+    return cast("Any", pool)._invoke_creator(None)  # type: ignore[no-any-return]  # noqa: SLF001
+
+
+def of_session(session: Session) -> list[PoolProxiedConnection]:
+    """Return the connections of a session's transaction, which may be in the midst of anything.
+
+    ``Session.connection()`` would open one, or raise; what only looks has no public name before
+    SQLAlchemy 2.1.7. ``tests/engine/test_endings.py`` notices if it moves.
+    """
+    transaction = session.get_transaction()
+    if transaction is None:
+        return []
+    used = of_transaction(transaction)
+    return [found.connection for found in used if not (found.closed or found.invalidated)]
+
+
+def commit_through(dialect: Dialect, name: str, commit: Callable[[Commit], Commit]) -> None:
+    """Have all COMMITs of a dialect done by a function of ours, once for each ``name``.
+
+    A listener to "commit" comes before it, and can neither see its error nor take it back.
+
+    Args:
+        dialect: the dialect of one engine.
+        name: what is done once; the dialect remembers it.
+        commit: is given the dialect's way, and returns the new one.
+    """
+    if name not in vars(dialect):
+        vars(dialect).update({name: True, "do_commit": commit(dialect.do_commit)})
+
+
+def of_transaction(transaction: SessionTransaction) -> list[Connection]:
+    """Return the connections that a session's transaction has, or had before it ended.
+
+    There is no public name. ``tests/transactions/test_retrying.py`` notices if it moves.
+    """
+    return list({entry[0] for entry in transaction._connections.values()})  # noqa: SLF001
+
+
+def is_autocommit(connection: Connection) -> bool:
+    """Say whether each statement on a connection commits by itself, by option or by its engine's.
+
+    What is public asks the database. ``tests/transactions/test_retrying.py`` notices if it moves.
+    """
+    return bool(connection._is_autocommit_isolation())  # noqa: SLF001
+
+
+def is_left_to_alter(key: ForeignKeyConstraint) -> bool:
+    """Say whether no CREATE TABLE has a foreign key any more, because an ALTER TABLE made it once.
+
+    ``AddConstraint``, which ``create_all`` uses for tables that point at each other, gives the key
+    a rule for good, as nothing else does; a key with a ``ddl_if`` goes by that. The rule has no
+    public name: ``tests/testing/test_memory.py`` notices if it moves.
+    """
+    return key._create_rule is not None and key._ddl_if is None  # noqa: SLF001
+
+
+def is_blank(session: Session) -> bool:
+    """Say whether ``Session.close()`` would change nothing: no transaction, no object, no state.
+
+    It takes twice as long as to open the session, for it makes new maps in the place of the empty
+    ones. What tells that they are empty has no public name: ``tests/test_shared.py`` notices if
+    one of these moves, or if ``close()`` does more one day.
+    """
+    return not (
+        session._transaction is not None  # noqa: SLF001
+        or session._new  # noqa: SLF001
+        or session._deleted  # noqa: SLF001
+        or session.identity_map
+        or session._close_state is not _SessionCloseState.CLOSE_IS_RESET  # noqa: SLF001
+        or type(session).expunge_all is not Session.expunge_all
+    )
+
+
+def listen_once(engine: Engine, name: str, listener: Callable[..., object], **how: Any) -> None:
+    """Have a function listen to an event of an engine, unless it does so already. Thread-safe.
+
+    Not by ``event.contains``: that knows an engine by its ``id``, and takes it for another one,
+    which is gone, as long as the dialect or the pool of that one is not.
+
+    Args:
+        engine: which remembers it.
+        name: the event's.
+        listener: the function.
+        how: what ``event.listen`` takes.
+    """
+    listening: dict[object, object] = vars(engine).setdefault(_LISTENING, {})
+    me = object()
+    if listening.setdefault((name, listener), me) is me:
+        event.listen(engine, name, listener, **how)

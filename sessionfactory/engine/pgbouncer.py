@@ -1,0 +1,98 @@
+"""Poolers between us and PostgreSQL, such as PgBouncer: recognised, and the driver set accordingly.
+
+A pooler in transaction mode gives each transaction another connection to the server. A statement
+that a driver prepared on one is not there on the next, or is another client's of the same name:
+then psycopg reads wrong rows without an error. The pooler shows when a connection is opened, for
+the process that the server named in its greeting is not the one that answers.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from functools import partial
+from typing import TYPE_CHECKING, Final
+from uuid import uuid4
+
+from sessionfactory.drivers import connections, sqlalchemy_private
+from sessionfactory.errors import Fault, SettingsError
+from sessionfactory.pool.waiting import TookLongerError
+from sessionfactory.pool_errors import ConnectTimeoutError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Dialect, Engine
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+
+    from sessionfactory.config.settings import DatabaseSettings
+    from sessionfactory.pool.waiting import Waiting
+
+
+def _unique_name() -> str:
+    """Return a name for a prepared statement that no other client of a pooler has."""
+    return f"__sessionfactory_{uuid4()}__"
+
+
+# psycopg2 prepares nothing by itself.
+_PREPARE_NOTHING: Final[dict[str, dict[str, object]]] = {
+    "psycopg": {"prepare_threshold": None},
+    "asyncpg": {
+        "statement_cache_size": 0,
+        "prepared_statement_cache_size": 0,
+        "prepared_statement_name_func": _unique_name,
+    },
+}
+
+
+def recognise(engine: Engine, settings: DatabaseSettings, waiting: Waiting) -> None:
+    """Have an engine look for a pooler whenever it connects, until it found one.
+
+    That takes a round trip for each connection, and ``connect_timeout`` at most. One connection is
+    opened anew: the first that is found to lead to a pooler. What the user said about prepared
+    statements himself, wins.
+
+    Connecting raises ``SettingsError`` behind a pooler if ``pool.reset`` is ``"state"``.
+    """
+    dialect = engine.dialect
+    safely = _PREPARE_NOTHING.get(dialect.driver, {})
+    refused = settings.pool.reset == "state"
+    if dialect.name != "postgresql" or not (safely or refused):
+        return
+    opened = dialect.connect
+    is_found = False
+
+    def connect(*arguments: object, **keywords: object) -> DBAPIConnection:
+        nonlocal is_found
+        if not is_found:  # another thread may find it while this one connects
+            connection = opened(*arguments, **keywords)
+            if _is_direct(dialect, connection, settings.connect_timeout, waiting):
+                return connection
+            dialect.do_close(connection)
+            if refused:
+                raise SettingsError([Fault("pool.reset", _WHY)])
+            is_found = True
+        return opened(*arguments, **{**safely, **keywords})
+
+    sqlalchemy_private.connect_through(dialect, connect)
+
+
+_WHY: Final = (
+    'a pooler, such as PgBouncer, stands before this server, and "state" would clear a connection'
+    " that it has given to somebody else; leave the default"
+)
+
+
+def _is_direct(
+    dialect: Dialect, connection: DBAPIConnection, seconds: float | None, waiting: Waiting
+) -> bool:
+    # A condition, because asyncpg returns no rows of what it does not prepare.
+    backend = connections.backend_of(connection)
+    asked = f"SELECT 1 WHERE pg_catalog.pg_backend_pid() = {backend}"
+    hang_up = partial(connections.hang_up, connection)
+    try:
+        with nullcontext() if seconds is None else waiting.alarm(seconds, hang_up):
+            return connections.send(connection, asked) == 1
+    except BaseException as error:  # cancelled, perhaps
+        dialect.do_terminate(connection)
+        if isinstance(error, TookLongerError):
+            problem = f"The server did not answer a new connection within {seconds:g} s"
+            raise ConnectTimeoutError(f"{problem}; see connect_timeout") from None
+        raise

@@ -1,0 +1,110 @@
+"""A ping that answers in time, whatever the database does."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import Future
+from functools import partial
+from typing import TYPE_CHECKING, cast
+
+from sqlalchemy.exc import DBAPIError
+
+from sessionfactory.engine import sqlite
+from sessionfactory.errors import ClosedError, SettingsError
+from sessionfactory.pool_errors import PoolExhaustedError
+from sessionfactory.status import Health
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+
+    from sessionfactory.pool.ledger import Ledger
+    from sessionfactory.pool.waiting import Waiting
+
+# What a server says that answers, and turns us away: SQLSTATE classes of PostgreSQL (28 wrong
+# password, 3D no such database, 53 too many clients, 57 starting or stopping), numbers of MySQL.
+_REFUSALS = ("28", "3D", "53", "57P")
+_MYSQL_REFUSALS = frozenset({1040, 1044, 1045, 1049, 1129, 1130, 1203, 1226, 1698})
+_SPOKEN_REFUSALS = ("FATAL:", "authentication failed")  # libpq gives no code for a failed connect
+
+
+class Pinger:
+    """Pings one engine, apart from the caller, so that a silent network cannot hold him.
+
+    One ping is under way at a time; callers that come meanwhile wait for the same answer.
+    Thread-safe.
+    """
+
+    def __init__(self, waiting: Waiting) -> None:
+        self._waiting = waiting
+        self._lock = threading.Lock()
+        self._pending: Future[Health] | None = None
+        self._connected = False
+
+    def ping(self, engine: Engine, ledger: Ledger, timeout: float) -> Health:
+        """Return how the database does, within ``timeout`` seconds."""
+        if engine.dialect.name == "sqlite":
+            file = sqlite.file_of(engine.url)
+            return sqlite.ping_file(file) if file else Health("ok", 0.0, "in memory")
+        with self._lock:
+            pending = self._pending  # first: the connection that is out may be this ping's own
+            if pending is None or pending.done():
+                if ledger.saturated:
+                    return _saturated(ledger)
+                pending = Future[Health]()
+                self._connected = False
+                self._waiting.start(partial(self._run, engine, pending), "sessionfactory-ping")
+                self._pending = pending  # once there is somebody who will answer
+        answer = self._waiting.answer(pending, timeout)
+        if answer is not None:
+            return answer
+        if self._connected:
+            return Health("slow", None, f"connected, but no answer within {timeout:g} s")
+        # It may have filled up since the first look; then the ping waits for a connection, too.
+        return self._no_connection(ledger, timeout)
+
+    @staticmethod
+    def _no_connection(ledger: Ledger, timeout: float) -> Health:
+        if ledger.saturated:
+            return _saturated(ledger)
+        return Health("unreachable", None, f"no connection within {timeout:g} s")
+
+    def _run(self, engine: Engine, answer: Future[Health]) -> None:
+        began = time.monotonic()
+        try:
+            connection = engine.raw_connection()
+            try:
+                self._connected = True
+                engine.dialect.do_ping(cast("DBAPIConnection", connection.dbapi_connection))
+            finally:
+                connection.close()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
+            answer.set_result(_diagnose(error))
+        except BaseException:  # its event loop ends
+            answer.cancel()
+            raise
+        else:
+            answer.set_result(Health("ok", time.monotonic() - began))
+
+
+def _saturated(ledger: Ledger) -> Health:
+    return Health("saturated", None, f"all {ledger.limit} connections are in use")
+
+
+def _diagnose(error: Exception) -> Health:
+    if isinstance(error, PoolExhaustedError):
+        return Health("saturated", None, str(error))
+    if isinstance(error, ClosedError):
+        return Health("closed", None, str(error))
+    original = error.orig if isinstance(error, DBAPIError) else error
+    text = " ".join(str(original).split())
+    code = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None) or ""
+    number = original.args[0] if original is not None and original.args else None
+    refused = (
+        isinstance(error, SettingsError)
+        or code.startswith(_REFUSALS)
+        or (isinstance(number, int) and number in _MYSQL_REFUSALS)
+        or any(words in text for words in _SPOKEN_REFUSALS)
+    )
+    return Health("refused" if refused else "unreachable", None, text)

@@ -1,0 +1,1 @@
+"""The connection pool: wait queue, holders, liveness, deadlocks and leaks."""

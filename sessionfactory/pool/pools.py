@@ -1,0 +1,193 @@
+"""The pool classes of a factory's engine: ours and SQLAlchemy's, keeping our books."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, cast
+
+from sqlalchemy.exc import TimeoutError as SqlAlchemyTimeoutError
+from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, QueuePool
+from sqlalchemy.util.queue import Empty, Full
+
+from sessionfactory.drivers import connections
+from sessionfactory.pool import deadlocks
+from sessionfactory.pool.fair import AsyncFairPool, FairPool
+from sessionfactory.pool.loop_bound import LoopBound
+from sessionfactory.pool.tracked import LedgerPool
+from sessionfactory.pool_errors import ConnectTimeoutError, PoolExhaustedError
+
+if TYPE_CHECKING:
+    from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+
+    from sessionfactory.pool.ledger import Ledger
+    from sessionfactory.pool.pool_entry import FairRecord
+    from sessionfactory.pool.wait_queue import Waiter
+
+
+class _Counting(LedgerPool):
+    """Mixed into SQLAlchemy's pools, which do not know how many of theirs are being opened."""
+
+    def check_out(self) -> PoolProxiedConnection:
+        """Return a connection, which counts as taken until it is in the books."""
+        caller = object()
+        self.ledger.opening[caller] = None
+        try:
+            return super().check_out()
+        finally:
+            self.ledger.opening.pop(caller, None)
+
+
+class LedgerFairPool(LedgerPool, FairPool):
+    """A ``FairPool`` that says who holds its connections when it runs dry."""
+
+    def taken(self) -> int:
+        """Return how many connections are out, or are being opened, by itself or for somebody."""
+        return self.checkedout() + len(self._connector or ())
+
+    def wake(self) -> None:
+        """Have everybody who waits for a connection look whether the factory was closed."""
+        self.turn_away()
+
+    def close_idle(self) -> None:
+        """Close the connections that nobody has; whoever asks for one opens it anew."""
+        while (record := self._idle_one()) is not None:
+            self._close_entry(record)
+            self._discard(record)
+        self._line.settle()
+
+    def _close_entry(self, record: ConnectionPoolEntry) -> None:
+        """Close a connection in this half's way; ``_discard`` does so in a pool for threads."""
+
+    def _wait(self, deadline: float | None, waiter: Waiter[FairRecord]) -> None:
+        who = self.ledger.ask(waiter)
+        try:
+            deadlocks.refuse(self.ledger, waiter, who)
+            super()._wait(deadline, waiter)
+        finally:
+            self.ledger.answer(waiter)
+
+    def _exhausted(self) -> Exception:
+        self.ledger.refuse_if_closed()
+        return _exhausted(self.ledger, self.timeout())
+
+    def _too_late(self) -> Exception:
+        self.ledger.refuse_if_closed()
+        return ConnectTimeoutError(
+            f"No connection to the database {self.ledger.name!r} could be opened within"
+            f" {self.timeout():g} s. Is the server down, or the network? If they are only slow,"
+            " raise pool.timeout"
+        )
+
+
+class AsyncLedgerFairPool(LoopBound, LedgerFairPool, AsyncFairPool):
+    """Async twin of ``LedgerFairPool``, for one event loop."""
+
+    def close_idle(self) -> None:
+        """Close the connections that nobody has, unless their loop runs in another thread."""
+        if self.is_reachable:
+            super().close_idle()
+
+    def _close_entry(self, record: ConnectionPoolEntry) -> None:
+        connections.close_from_outside(record)
+
+
+class _WakeUp:
+    """Stands in the queue of a closed pool, for those who still wait there."""
+
+    def close(self) -> None:
+        """Do nothing: there is no connection."""
+
+
+class _AskingQueuePool(QueuePool):
+    """SQLAlchemy's ``QueuePool``, which notes who waits, and can have them wait no longer."""
+
+    ledger: Ledger
+
+    def turn_away(self) -> None:
+        """Have everybody who waits for a connection look whether the factory was closed."""
+        with suppress(Full):  # then there is a connection to take, and nobody waits
+            self._pool.put(cast("ConnectionPoolEntry", _WakeUp()), block=False)
+
+    def _do_get(self) -> ConnectionPoolEntry:
+        caller = object()
+        self.ledger.ask(caller)
+        try:
+            record = super()._do_get()
+        except SqlAlchemyTimeoutError:
+            self.ledger.refuse_if_closed()
+            raise _exhausted(self.ledger, self.timeout()) from None
+        finally:
+            self.ledger.answer(caller)
+        if isinstance(cast("object", record), _WakeUp):
+            self.turn_away()  # the next one
+            self.ledger.refuse_if_closed()
+        return record
+
+
+class LedgerQueuePool(_Counting, _AskingQueuePool):  # pyright: ignore[reportIncompatibleMethodOverride]  # recreate() says Self
+    """SQLAlchemy's ``QueuePool``, which says who holds its connections when it runs dry."""
+
+    # So that ``echo_pool``, and whoever sets the level of "sqlalchemy.pool", reaches it.
+    _sqla_logger_namespace = "sqlalchemy.pool.QueuePool"
+    _disposed = False
+
+    def wake(self) -> None:
+        """Have everybody who waits for a connection look whether the factory was closed."""
+        self.turn_away()
+
+    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
+        super()._do_return_conn(record)
+        if self._disposed:  # it was out meanwhile; nobody takes it from here any more
+            self.dispose()
+
+    def retire(self) -> None:
+        """Close what is out when it comes back."""
+        self._disposed = True
+
+    def dispose(self) -> None:
+        """Close the idle connections now, and those that are out when they come back."""
+        self.retire()
+        super().dispose()
+        if self.ledger.closed:
+            self.wake()
+
+    def close_idle(self) -> None:
+        """Close the connections that nobody has; whoever asks for one opens it anew."""
+        idle: list[ConnectionPoolEntry] = []
+        with suppress(Empty):
+            while True:
+                idle.append(self._pool.get(block=False))
+        for record in idle:
+            self._close_entry(record)
+            self._do_return_conn(record)
+
+    def _close_entry(self, record: ConnectionPoolEntry) -> None:
+        record.close()
+
+
+class AsyncLedgerQueuePool(LoopBound, LedgerQueuePool, AsyncAdaptedQueuePool):  # pyright: ignore[reportIncompatibleMethodOverride]  # recreate() says Self
+    """Async twin of ``LedgerQueuePool``, for one event loop."""
+
+    def close_idle(self) -> None:
+        """Close the connections that nobody has, unless their loop runs in another thread."""
+        if self.is_reachable:
+            super().close_idle()
+
+    def _close_entry(self, record: ConnectionPoolEntry) -> None:
+        connections.close_from_outside(record)
+
+
+class LedgerNullPool(_Counting, NullPool):  # pyright: ignore[reportIncompatibleMethodOverride]  # recreate() says Self
+    """SQLAlchemy's ``NullPool``, a connection per checkout, which can be closed."""
+
+
+def _exhausted(ledger: Ledger, timeout: float | None) -> PoolExhaustedError:
+    holders = ledger.holders
+    within = "" if timeout is None else f" within {timeout:g} s"
+    more = "use a file: a database in memory has one connection" if ledger.in_memory else ""
+    message = (
+        f"No connection of the database {ledger.name!r} came free{within}:"
+        f" all {ledger.limit} are in use. Close sessions sooner, or"
+        f" {more or 'raise pool.size'}. In use by:"
+    )
+    return PoolExhaustedError("\n  - ".join([message, *map(str, holders)]), holders)

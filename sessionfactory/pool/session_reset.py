@@ -1,0 +1,53 @@
+"""A connection forgets what its former session left on it, before the next one gets it.
+
+A rollback does not undo all: settings and roles that were committed, temporary tables, advisory
+locks, subscriptions and cursors stay, so that the search path or the role of one tenant would serve
+the next. What clears them asks the server for a sign of life as well, so that it takes the place of
+the ping, and not a round trip more.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from sessionfactory.drivers import connections
+from sessionfactory.errors import Fault, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import URL, Engine
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+
+DRIVERS: Final = ("psycopg", "psycopg2", "asyncpg")
+"""Those that are known to send several statements at once, and to lose no prepared one by it."""
+
+# What Npgsql sends, and RESET ROLE: a role of the start-up options is not the session's to lose.
+# DISCARD ALL would also drop prepared statements, of which the drivers think that they are there.
+_CLEAR: Final = (
+    "SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; CLOSE ALL; UNLISTEN *;"
+    " SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD SEQUENCES; DISCARD TEMP"
+)
+_ISO_DATES: Final = "; SET datestyle TO 'ISO'"  # as psycopg2 said itself when it connected
+
+
+def refuse_other_databases(url: URL) -> None:
+    """Refuse to promise a clean state where there is no way to it.
+
+    Raises:
+        SettingsError: this is not PostgreSQL, or not one of the drivers that can do it.
+    """
+    backend, driver = url.get_backend_name(), url.get_driver_name()
+    if backend != "postgresql":
+        why = f'on {backend}, no driver can clear a connection; "state" is for PostgreSQL'
+    elif driver not in DRIVERS:
+        why = f'{driver} is not known to do it; for "state", use {", ".join(DRIVERS)}'
+    else:
+        return
+    raise SettingsError([Fault("pool.reset", f"{why}; leave the default")])
+
+
+def clearing(engine: Engine) -> Callable[[DBAPIConnection], object]:
+    """Return what clears a connection of an engine, in one round trip; prepared statements stay."""
+    statement = _CLEAR + (_ISO_DATES if engine.dialect.driver == "psycopg2" else "")
+    return lambda connection: connections.send(connection, statement)

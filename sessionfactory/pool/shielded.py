@@ -1,0 +1,268 @@
+"""The end of an async transaction is finished, whatever cancels the task that waits for it.
+
+A COMMIT that was sent happens, whether its task waits for the answer or not. So commit, rollback
+and close run in a task of their own, and a cancellation is delivered when that one is done; the
+``CancelledError`` then says what became of the COMMIT. Nobody waits for ever: after ``GRACE``
+seconds the connection is hung up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.util.concurrency import await_only, greenlet_spawn, in_greenlet
+
+from sessionfactory.drivers import connections, sqlalchemy_private
+from sessionfactory.errors import CommitUncertainError, SessionFactoryError, note_outcome
+from sessionfactory.pool.owners import current_task
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from sqlalchemy import Dialect, Engine
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.orm import Session
+    from sqlalchemy.pool import PoolProxiedConnection
+
+    Work = Callable[[], Awaitable[object]]
+
+GRACE: Final = 5.0
+"""Seconds that the end of a cancelled transaction may take: a server that answers at all, even one
+that waits for a synchronous replica, does so in less; a caller that was cancelled waits no longer.
+"""
+HUNG_UP: Final = 1.0
+"""Seconds until the driver has noticed that its connection is gone."""
+
+
+class Ending(asyncio.Task[None]):
+    """A task that ends a transaction, or a connection, and knows how far it has come.
+
+    The caller's cancellations do not come here, but those of a loop that ends do: ``asyncio.run``
+    cancels every task that there is.
+
+    Args:
+        work: what it does.
+        name: the task's name.
+        firm: whether it refuses to be cancelled all the time, and not only before it has begun and
+            while it waits for the answer to COMMIT or ROLLBACK.
+    """
+
+    sent = answered = False
+    connection: PoolProxiedConnection | None = None
+    """The one that was asked to COMMIT or to ROLLBACK, last."""
+    _refuses = True
+
+    def __init__(self, work: Work, name: str | None, *, firm: bool) -> None:
+        loop = asyncio.get_running_loop()
+        self.firm = firm
+        self.over: asyncio.Future[None] = asyncio.Future(loop=loop)
+        # Not by ``loop.create_task``, where a task factory would make a task of another class.
+        super().__init__(self._run(work), loop=loop, name=name)
+
+    async def _run(self, work: Work) -> None:
+        self._refuses = self.firm
+        try:
+            await work()
+        finally:
+            if not self.over.done():
+                self.over.set_result(None)
+
+    def cancel(self, msg: object = None) -> bool:
+        """Request to be cancelled, which is refused at times."""
+        return not self._refuses and super().cancel(msg)
+
+    def ask(
+        self, question: Callable[[PoolProxiedConnection], None], connection: PoolProxiedConnection
+    ) -> None:
+        """Put COMMIT or ROLLBACK to the database, and wait for the answer."""
+        self.connection, self._refuses = connection, True
+        try:
+            question(connection)
+        finally:
+            self._refuses = self.firm
+
+    def let_go(self) -> None:
+        """Wait for it no longer; whoever cancels it now is obeyed, and its error is nobody's."""
+        self._refuses = False
+        self.add_done_callback(lambda ending: ending.cancelled() or ending.exception())
+
+    @property
+    def error(self) -> BaseException | None:
+        """What it ended with; asyncio would log it if nobody asked."""
+        return self.exception() if self.done() and not self.cancelled() else None
+
+
+def about_to_commit() -> None:
+    """Have the ending that runs finish from here on, whatever cancels it.
+
+    For engines that are not watched, on which nobody else knows when COMMIT is sent.
+    """
+    cast("Ending", current_task()).sent = True
+
+
+def watch(engine: Engine) -> None:
+    """Have an async engine's transactions and connections end as this module promises."""
+    # Listeners to "commit" would do, too, but have every connection of the engine look for
+    # listeners at every statement.
+    _finish_transactions(engine.dialect)
+    if engine.dialect.has_terminate:  # otherwise it is done without waiting
+        _finish_closing(engine.dialect)
+    if engine.dialect.driver == "aiosqlite":
+        _finish_opening(engine.dialect)
+
+
+def _finish_transactions(dialect: Dialect) -> None:
+    """Have endings know when their COMMIT is sent, and wait for the answer."""
+    commit, rollback = dialect.do_commit, dialect.do_rollback
+
+    def do_commit(connection: PoolProxiedConnection) -> None:
+        ending = current_task()
+        if isinstance(ending, Ending):
+            ending.sent = True
+            ending.ask(commit, connection)
+            ending.answered = True
+        else:
+            commit(connection)
+
+    def do_rollback(connection: PoolProxiedConnection) -> None:
+        ending = current_task()
+        if isinstance(ending, Ending):
+            ending.ask(rollback, connection)
+        else:
+            rollback(connection)
+
+    vars(dialect).update(do_commit=do_commit, do_rollback=do_rollback)
+
+
+def _finish_closing(dialect: Dialect) -> None:
+    """Have the connection of a cancelled statement closed to the end, whatever is cancelled next.
+
+    SQLAlchemy closes it by force then, in the midst of closing it by the rules; with aiosqlite,
+    that leaves a task which waits for ever.
+    """
+    terminate = dialect.do_terminate
+
+    def do_terminate(connection: DBAPIConnection) -> None:
+        if in_greenlet():
+            await_only(finish(partial(greenlet_spawn, terminate, connection)))
+        else:
+            terminate(connection)  # for the garbage collector, which waits for nothing
+
+    vars(dialect).update(do_terminate=do_terminate)
+
+
+def _finish_opening(dialect: Dialect) -> None:
+    """Have connections of aiosqlite opened to the end, and closed if nobody wants them any more.
+
+    Its thread opens them in any case, and then tells the event loop, which may be closed by then.
+    """
+    connect = dialect.connect
+
+    def connect_to_the_end(*arguments: Any, **keywords: Any) -> DBAPIConnection:
+        made: list[DBAPIConnection] = []
+        try:
+            work = partial(greenlet_spawn, lambda: made.append(connect(*arguments, **keywords)))
+            await_only(finish(work))
+        except asyncio.CancelledError:
+            for connection in made:  # pragma: no branch - coverage loses sight in a greenlet
+                dialect.do_terminate(connection)
+            raise
+        return made[0]
+
+    sqlalchemy_private.connect_through(dialect, connect_to_the_end)
+
+
+async def finish(work: Work, session: Session | None = None, *, commits: bool = False) -> None:
+    """Do what ends a transaction, all of it, even if the calling task is cancelled meanwhile.
+
+    A cancellation is delivered when ``work`` is done. Before the COMMIT is sent, it goes through to
+    ``work``; after ``GRACE`` seconds, the connection is hung up.
+
+    Args:
+        work: what ends the transaction.
+        session: whose transaction it is; ``None`` if it ends something else, such as a connection.
+        commits: whether it is to commit.
+
+    Raises:
+        CancelledError: the calling task was cancelled; ``commit_outcome`` reads from it what became
+            of the COMMIT.
+    """
+    caller = asyncio.current_task()
+    # Under the caller's name, by which messages call whoever has a connection.
+    ending = Ending(work, caller.get_name() if caller else None, firm=session is None)
+    try:
+        await ending.over
+    except asyncio.CancelledError as cancelled:
+        await _outlast(ending, session, commits=commits)
+        if ending.error is not None:
+            cancelled.__cause__ = ending.error
+        if commits:
+            _tell(cancelled, ending)
+        raise
+    ending.result()
+
+
+async def _outlast(ending: Ending, session: Session | None, *, commits: bool) -> None:
+    """Wait until a task is done, through cancellations; hang up when it takes too long."""
+    if commits and not ending.sent:
+        ending.cancel()
+    with _alone():
+        await _wait(ending, GRACE)
+        if not ending.done():
+            for connection in _connections(ending, session):
+                connections.hang_up(connection.dbapi_connection)
+            await _wait(ending, HUNG_UP)
+    if not ending.done():
+        ending.let_go()
+
+
+async def _wait(ending: Ending, seconds: float) -> None:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    while not ending.done() and loop.time() < deadline:
+        # One is on its way already; ``asyncio.timeout`` and TaskGroup count them themselves.
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait({ending}, timeout=deadline - loop.time())
+
+
+def _alone() -> AbstractContextManager[Any]:
+    """Return a scope that anyio does not cancel; it would again and again, at every step."""
+    anyio = sys.modules.get("anyio")
+    return nullcontext() if anyio is None else anyio.CancelScope(shield=True)
+
+
+def _connections(ending: Ending, session: Session | None) -> list[PoolProxiedConnection]:
+    """Return the connections in which a transaction is ending."""
+    if ending.connection is not None:
+        return [ending.connection]
+    return [] if session is None else sqlalchemy_private.of_session(session)
+
+
+def _tell(cancelled: BaseException, ending: Ending) -> None:
+    """Have a cancellation say what became of the COMMIT."""
+    error = ending.error
+    if ending.answered or (ending.done() and not ending.cancelled() and error is None):
+        note_outcome(cancelled, "committed", "The COMMIT that was under way has succeeded")
+    elif ending.sent and (error is None or _is_lost(error)):
+        uncertain = CommitUncertainError(
+            "The task was cancelled while its COMMIT was under way, and no answer came within"
+            f" {GRACE:g} s: the transaction may have been committed, or not. Look for what it wrote"
+            " before you do it again"
+        )
+        uncertain.__cause__ = error
+        cancelled.__cause__ = uncertain
+        note_outcome(cancelled, "uncertain", "It is unknown whether the COMMIT has happened")
+    else:
+        note_outcome(cancelled, "rolled back", "The transaction was rolled back")
+
+
+def _is_lost(error: BaseException) -> bool:
+    """Say whether an error at COMMIT leaves open what the database did."""
+    if isinstance(error, SessionFactoryError):
+        return False  # the factory was closed before
+    return not isinstance(error, DBAPIError) or error.connection_invalidated

@@ -1,0 +1,212 @@
+"""How the two halves wait: threads block, tasks await inside SQLAlchemy's greenlets.
+
+What is written with these runs in either half.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from concurrent.futures import CancelledError
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from sqlalchemy.util.concurrency import await_only, greenlet_spawn, in_greenlet
+
+from sessionfactory.pool import shielded
+from sessionfactory.pool.wait_queue import TaskWaiter, ThreadWaiter
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator
+    from concurrent.futures import Future
+
+    from sessionfactory.config.rotating_secret import RotatingSecret
+    from sessionfactory.pool.ledger import Ledger
+    from sessionfactory.pool.wait_queue import Waiter
+
+
+T = TypeVar("T")
+
+
+class TookLongerError(Exception):
+    """Something was cut off, because it took longer than it may."""
+
+
+def pause(seconds: float) -> None:
+    """Wait in either half."""
+    if in_greenlet():
+        await_only(asyncio.sleep(seconds))
+    else:
+        time.sleep(seconds)
+
+
+class Waiting(Protocol):
+    """How to wait without holding up what is waited for."""
+
+    def until(self, done: Callable[[], bool], ledger: Ledger, deadline: float) -> None:
+        """Wait until ``done()``, asked again at every return of a connection, or the deadline."""
+        ...
+
+    def side_by_side(self, calls: list[Callable[[], None]], timeout: float) -> None:
+        """Make calls that a silent network may hold for ever; leave those that are late."""
+        ...
+
+    def start(self, call: Callable[[], None], name: str) -> None:
+        """Make a call for which nobody waits."""
+        ...
+
+    def answer(self, future: Future[T], timeout: float) -> T | None:
+        """Return the result of a future; ``None`` if it has none within ``timeout`` seconds."""
+        ...
+
+    def certainly(self, call: Callable[[], None]) -> None:
+        """Make a call to its end, whatever interrupts the caller meanwhile."""
+        ...
+
+    def alarm(self, timeout: float, call: Callable[[], None]) -> AbstractContextManager[None]:
+        """Make a call if the block takes longer than ``timeout`` seconds, and raise at its end.
+
+        Raises:
+            TookLongerError: the call was made, whatever came of the block.
+        """
+        ...
+
+    def refresh(self, secret: RotatingSecret) -> None:
+        """Ask for a secret, which may take its time."""
+        ...
+
+
+class Threads:
+    """How the sync half waits."""
+
+    def until(self, done: Callable[[], bool], ledger: Ledger, deadline: float) -> None:
+        """Block the thread."""
+        # A queue, because garbage collection may return a connection in the midst of the waiting:
+        # the locks of Event and Condition would not let it in.
+        returns: SimpleQueue[None] = SimpleQueue()
+        with ledger.telling(lambda: returns.put(None)), suppress(Empty):
+            while not done():
+                returns.get(timeout=max(0.0, deadline - time.monotonic()))
+
+    def side_by_side(self, calls: list[Callable[[], None]], timeout: float) -> None:
+        """Make each call in a thread."""
+        threads = [
+            threading.Thread(target=call, name="sessionfactory-close", daemon=True)
+            for call in calls
+        ]
+        for thread in threads:
+            thread.start()
+        deadline = time.monotonic() + timeout
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def start(self, call: Callable[[], None], name: str) -> None:
+        """Make a call in a thread."""
+        threading.Thread(target=call, name=name, daemon=True).start()
+
+    def answer(self, future: Future[T], timeout: float) -> T | None:
+        """Block the thread until there is a result."""
+        try:
+            return future.result(timeout)
+        except (TimeoutError, CancelledError):
+            return None
+
+    def certainly(self, call: Callable[[], None]) -> None:
+        """Make the call: nothing interrupts a thread."""
+        call()
+
+    @contextmanager
+    def alarm(self, timeout: float, call: Callable[[], None]) -> Generator[None]:
+        """Have a thread make the call."""
+        block: ThreadWaiter[bool] = ThreadWaiter()
+        timer = threading.Timer(timeout, _ring, (block, call))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            if block.leave():
+                timer.join()  # it is in the midst of the call
+                raise TookLongerError(f"it took longer than {timeout:g} s")
+
+    def refresh(self, secret: RotatingSecret) -> None:
+        """Ask in this thread."""
+        secret.refresh()
+
+
+class Tasks:
+    """How the async half waits: in a greenlet of SQLAlchemy's."""
+
+    def __init__(self) -> None:
+        self._started: set[asyncio.Task[None]] = set()  # a loop keeps its tasks weakly
+
+    def until(self, done: Callable[[], bool], ledger: Ledger, deadline: float) -> None:
+        """Await."""
+        loop, returned = asyncio.get_running_loop(), asyncio.Event()
+        with ledger.telling(lambda: loop.call_soon_threadsafe(returned.set)):
+            while not done() and time.monotonic() < deadline:
+                returned.clear()
+                await_only(_within(returned.wait(), deadline - time.monotonic()))
+
+    def side_by_side(self, calls: list[Callable[[], None]], timeout: float) -> None:
+        """Make each call in a task."""
+        tasks = [self._task(call, "sessionfactory-close") for call in calls]
+        if tasks:
+            await_only(asyncio.wait(tasks, timeout=timeout))
+
+    def start(self, call: Callable[[], None], name: str) -> None:
+        """Make a call in a task."""
+        self._task(call, name)
+
+    def answer(self, future: Future[T], timeout: float) -> T | None:
+        """Await the result."""
+        answering = _answered(future, timeout)
+        return await_only(answering)
+
+    def certainly(self, call: Callable[[], None]) -> None:
+        """Make the call in a task that no cancellation of this one reaches."""
+        await_only(shielded.finish(partial(greenlet_spawn, call)))
+
+    @contextmanager
+    def alarm(self, timeout: float, call: Callable[[], None]) -> Generator[None]:
+        """Have the event loop make the call."""
+        block: TaskWaiter[bool] = TaskWaiter()
+        handle = asyncio.get_running_loop().call_later(timeout, _ring, block, call)
+        try:
+            yield
+        finally:
+            handle.cancel()
+            if block.leave():
+                raise TookLongerError(f"it took longer than {timeout:g} s")
+
+    def refresh(self, secret: RotatingSecret) -> None:
+        """Await a coroutine function's answer; have another thread wait for a function's."""
+        asking = secret.refresh_async() if secret.is_async else asyncio.to_thread(secret.refresh)
+        await_only(asking)
+
+    def _task(self, call: Callable[[], None], name: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(greenlet_spawn(call), name=name)
+        self._started.add(task)
+        task.add_done_callback(self._started.discard)
+        return task
+
+
+def _ring(block: Waiter[bool], call: Callable[[], None]) -> None:
+    if block.offer(True):
+        call()
+
+
+async def _answered(future: Future[T], timeout: float) -> T | None:
+    answered = asyncio.wrap_future(future)
+    await asyncio.wait([answered], timeout=timeout)
+    return answered.result() if answered.done() and not answered.cancelled() else None
+
+
+async def _within(event: Awaitable[object], timeout: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(timeout):
+            await event

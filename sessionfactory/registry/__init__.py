@@ -1,0 +1,1 @@
+"""Factories by name, picked from configuration."""

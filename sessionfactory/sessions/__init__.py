@@ -1,0 +1,1 @@
+"""Session factories, and the sessions that they open."""

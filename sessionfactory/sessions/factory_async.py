@@ -1,0 +1,285 @@
+"""The async factory: sessions and transactions on an engine that it owns."""
+
+from __future__ import annotations
+
+import warnings
+from functools import partial
+from typing import TYPE_CHECKING, Generic, Never, Self
+
+import attrs
+from sqlalchemy.util.concurrency import greenlet_spawn
+from typing_extensions import TypeVar
+
+from sessionfactory.config.hide_arguments import unseen
+from sessionfactory.config.settings import DatabaseSettings
+from sessionfactory.drivers.asyncio_ext import AsyncEngine, AsyncSession
+from sessionfactory.engine.managed import ManagedEngine
+from sessionfactory.errors import ClosedError, Fault, SettingsError
+from sessionfactory.pool.call_sites import note_opening
+from sessionfactory.sessions.guarded_session import refuse_class
+from sessionfactory.sessions.shielded_session import (
+    end_session,
+    lasting,
+    overrides_close,
+    run_scope,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
+
+    from sqlalchemy import Engine
+    from sqlalchemy.orm import Session, SessionTransaction
+
+    from sessionfactory.interfaces import AsyncSessionFactory
+    from sessionfactory.status import Health, Holder, PoolStatus
+
+A = TypeVar("A", bound=AsyncSession, default=AsyncSession)
+T = TypeVar("T")
+
+
+def _entered() -> Never:
+    raise RuntimeError("a transaction scope is entered once; call begin() for another")
+
+
+class AsyncTransactionScope(Generic[A]):
+    """Async twin of ``TransactionScope``: ``async with sessions.begin() as session:``.
+
+    Its end is one greenlet in one task, where ``async_sessionmaker.begin`` has two in turn, and is
+    finished even if the task that waits for it is cancelled.
+    """
+
+    __slots__ = ("_open", "_session", "_transaction")
+
+    _session: A
+    _transaction: SessionTransaction
+
+    def __init__(self, open_session: Callable[[], A]) -> None:
+        self._open = open_session
+
+    async def __aenter__(self) -> A:
+        open_session, self._open = self._open, _entered
+        session = self._session = open_session()
+        try:
+            if session.sync_session.dispatch.after_transaction_create:
+                await greenlet_spawn(self._begin)  # what listens may await something
+            else:
+                self._begin()
+        except BaseException:
+            await session.close()
+            raise
+        return session
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        theirs = overrides_close(self._session)
+        leave = self._transaction.__exit__ if theirs else self._end
+        end = partial(greenlet_spawn, leave, kind, error, traceback)
+        try:
+            await end_session(end, self._session.sync_session, commits=kind is None)
+        finally:
+            if theirs:
+                await self._session.close()
+
+    async def run_sync(self, work: Callable[[Session], T]) -> T:
+        """Run the transaction with a plain function as its block, all of it in one greenlet.
+
+        That is instead of ``async with``; see ``run_sync_in_transaction``.
+        """
+        open_session, self._open = self._open, _entered
+        return await run_scope(open_session(), work)
+
+    def _begin(self) -> None:
+        self._transaction = self._session.sync_session.begin()
+        self._transaction.__enter__()
+
+    def _end(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self._transaction.__exit__(kind, error, traceback)
+        finally:
+            self._session.sync_session.close()
+
+
+@attrs.define(eq=False)
+class AsyncReadOnlySessions(Generic[A]):
+    """Async twin of ``ReadOnlySessions``: a factory's ``reader``."""
+
+    _open: Callable[[], A] = attrs.field(repr=False)
+
+    def __call__(self) -> A:
+        """Return a new session; the caller closes it."""
+        return self._open()
+
+    def begin(self) -> AbstractAsyncContextManager[A]:
+        """Run one read-only transaction."""
+        return AsyncTransactionScope(self._open)
+
+
+@unseen
+@attrs.define(eq=False)
+class AsyncSqlAlchemySessionFactory(Generic[A]):
+    """Async twin of ``SqlAlchemySessionFactory``; ``aclose()`` for ``close()``.
+
+    A COMMIT that was sent is finished before a cancellation of its task is delivered, and the error
+    says how it ended: ``commit_outcome(error)``. The pool belongs to the event loop that uses it
+    first; in another loop it is replaced if that one has ended, and refused if it still runs.
+
+    Args:
+        settings: the database; the same as for the sync half.
+        name: what messages call it.
+        session_class: the class of the sessions.
+
+    Raises:
+        SettingsError: no engine could be built from these settings, or greenlet is not installed.
+        TypeError: ``session_class`` is no class of sessions.
+    """
+
+    settings: DatabaseSettings = attrs.field(repr=False)
+    name: str = attrs.field(default="default", kw_only=True)
+    # Type checkers take ``A`` from the argument; where there is none, its default is this class.
+    session_class: type[A] = attrs.field(  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+        default=AsyncSession, kw_only=True, repr=False
+    )
+    _managed: ManagedEngine = attrs.field(init=False, repr=False)
+    _lasting: type[A] = attrs.field(init=False, repr=False)
+    _engine: AsyncEngine | None = attrs.field(init=False, default=None, repr=False)
+    _open: Callable[[], A] | None = attrs.field(init=False, default=None, repr=False)
+    _open_to_write: Callable[[], A] | None = attrs.field(init=False, default=None, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        # Types forbid it; the untyped caller gets a sentence, and his URL is not quoted.
+        if not isinstance(self.settings, DatabaseSettings):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise SettingsError([Fault("", "expected DatabaseSettings: DatabaseSettings(url)")])
+        refuse_class(self.session_class, AsyncSession)
+        self._managed = ManagedEngine(self.settings, self.name, is_async=True)
+        self._lasting = lasting(self.session_class, self.settings.session.owner)
+
+    def __call__(self) -> A:
+        """Return a new session; the caller closes it: ``async with sessions() as session:``.
+
+        Raises:
+            ClosedError: the factory is closed.
+        """
+        open_session = self._open
+        if open_session is None:
+            open_session = self._open = self._opener(self._managed.reading)
+            self._refuse_if_closed()
+        return open_session()
+
+    def begin(self) -> AbstractAsyncContextManager[A]:
+        """Run one transaction: ``async with sessions.begin() as session:``.
+
+        It commits if the block ends, rolls back if it raises, and closes the session in both cases.
+
+        Raises:
+            ClosedError: the factory is closed.
+        """
+        open_session = self._open_to_write
+        if open_session is None:
+            open_session = self._open_to_write = self._opener(self._managed.engine)
+            self._refuse_if_closed()
+        return AsyncTransactionScope(open_session)
+
+    @property
+    def engine(self) -> AsyncEngine:
+        """The SQLAlchemy engine, built once, on first use: for Alembic, ``create_all``, tools.
+
+        Raises:
+            ClosedError: the factory is closed.
+        """
+        sync_engine = self._managed.engine
+        if self._engine is None:
+            self._engine = AsyncEngine(sync_engine)
+        return self._engine
+
+    @property
+    def reader(self) -> AsyncSessionFactory[A]:
+        """An ``AsyncSessionFactory`` whose transactions are read-only; the database enforces it.
+
+        A write raises ``ReadOnlyError``.
+
+        Raises:
+            ClosedError: the factory is closed.
+            SettingsError: this database has no read-only transactions.
+        """
+        return AsyncReadOnlySessions(self._opener(self._managed.read_only))
+
+    async def ping(self, *, timeout: float = 2.0) -> Health:
+        """Ask the database for a sign of life.
+
+        Args:
+            timeout: seconds to wait at most.
+
+        Returns:
+            what was found; a database that is down is an answer, not an error. A SQLite file is
+            neither made nor changed.
+        """
+        return await greenlet_spawn(self._managed.ping, timeout)
+
+    def status(self) -> PoolStatus:
+        """Return what the pool holds, and who holds its connections."""
+        return self._managed.status()
+
+    async def aclose(self, *, timeout: float = 10.0) -> tuple[Holder, ...]:
+        """Refuse new sessions, wait for connections that are out, dispose of the engine.
+
+        Connections that the closing thread or task holds itself are cut at once, for they cannot
+        come back while it waits; others when the time is over. Sessions without a connection are
+        not waited for. What is cut is ended on the server, too. Closing twice is closing once.
+
+        Args:
+            timeout: seconds to wait for the connections that are out; half a second later, all is
+                over.
+
+        Returns:
+            the holders that were cut off.
+
+        Raises:
+            EventLoopError: the factory is in use in another event loop, which still runs.
+        """
+        await greenlet_spawn(self._managed.refuse_sessions)
+        self._open = self._open_to_write = self._engine = None
+        return await greenlet_spawn(self._managed.close, timeout)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        managed = getattr(self, "_managed", None)  # absent if the settings were refused
+        if managed is not None and managed.built:
+            message = f"{self!r} was not closed; use it as a context manager, or call aclose()"
+            warnings.warn(message, ResourceWarning, source=self, stacklevel=1)
+
+    def _refuse_if_closed(self) -> None:
+        # The openers are there as long as the factory is open, so that no session has to ask; here
+        # it is asked after one was kept, for ``close`` may have been called that very moment.
+        try:
+            self._managed.ledger.refuse_if_closed()
+        except ClosedError:
+            self._open = self._open_to_write = None
+            raise
+
+    def _opener(self, bind: Engine) -> Callable[[], A]:
+        wanted = self.settings.session
+        session_class, engine = self._lasting, AsyncEngine(bind)
+        autoflush, expire_on_commit = wanted.autoflush, wanted.expire_on_commit
+
+        def open_session() -> A:
+            session = session_class(engine, autoflush=autoflush, expire_on_commit=expire_on_commit)
+            note_opening(session.sync_session)
+            return session
+
+        return open_session

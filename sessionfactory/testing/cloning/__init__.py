@@ -1,0 +1,1 @@
+"""A factory whose database is a clone of a template, for each test."""

@@ -1,0 +1,1 @@
+"""A public check for anybody's session factory."""

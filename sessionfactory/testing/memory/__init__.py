@@ -1,0 +1,1 @@
+"""A factory on SQLite in memory, reset from an image."""

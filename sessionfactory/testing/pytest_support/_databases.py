@@ -1,0 +1,99 @@
+"""What the pytest plugin's fixtures do with databases, apart from pytest.
+
+A module of its own, because it imports SQLAlchemy, which the plugin may not do when it is loaded.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+import attrs
+
+from sessionfactory.config.configuration import DEFAULT, Place, Source, configure, mask
+from sessionfactory.config.environment import read_variables
+from sessionfactory.errors import NotConfiguredError
+from sessionfactory.null import NullSessionFactory
+from sessionfactory.registry.registry import SessionFactoryRegistry
+from sessionfactory.testing.rollback.rollback import RollbackSessionFactory
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable, Mapping
+    from typing import Never
+
+
+@attrs.frozen
+class _Options(Place):
+    """The command line and the ini file of a test run, as places where databases are named."""
+
+    kind: str = "--database-url or database_url"
+
+    def way_to_add(self, name: str) -> str:
+        return f"run pytest with --database-url {'' if name == DEFAULT else f'{name}='}URL"
+
+    def origin(self, name: str) -> str:  # noqa: ARG002 - the same for every database
+        return self.kind
+
+
+def make_registry(urls: Mapping[str, str]) -> SessionFactoryRegistry:
+    """Return a registry of the databases at these URLs; without any, of the environment's.
+
+    Raises:
+        SettingsError: everything that is wrong with them.
+    """
+    urls = mask(urls)  # a failing test run may print the local variables of this frame
+    options = Source(_Options())
+    for name in urls:
+        options.put(name, ("url",), urls[name], options.place.origin(name))
+    sources = (options,) if urls else (read_variables(mask(os.environ), None), options)
+    return SessionFactoryRegistry._of(configure(*sources))  # noqa: SLF001 - our own
+
+
+def as_registry(given: SessionFactoryRegistry) -> SessionFactoryRegistry:
+    """Return what the fixture ``session_registry`` gave, which a ``conftest.py`` may override.
+
+    Raises:
+        TypeError: it is no registry, for instance because the override returns nothing.
+    """
+    if isinstance(given, SessionFactoryRegistry):
+        return given
+    raise TypeError(
+        "The fixture session_registry is overridden, by a conftest.py perhaps, and gave"
+        f" {type(given).__name__}: return a SessionFactoryRegistry, such as the one that it was"
+        " given"
+    )
+
+
+class _ForbiddenSessionFactory(NullSessionFactory):
+    """The null factory of a test that may not use the database, nor ask for its engine."""
+
+    __slots__ = ()
+
+    @property
+    def engine(self) -> Never:
+        raise NotConfiguredError(self.reason)
+
+
+@contextmanager
+def forbidden(
+    registry: SessionFactoryRegistry, names: Iterable[str], reason: str
+) -> Generator[None]:
+    """Have a registry refuse all its databases, and those named, for a reason."""
+    null = _ForbiddenSessionFactory(reason)
+    with ExitStack() as overrides:
+        for name in {*registry.names, *names}:
+            overrides.enter_context(registry.override(name, null))
+        yield
+
+
+@contextmanager
+def rolled_back(registry: SessionFactoryRegistry, names: Iterable[str]) -> Generator[None]:
+    """Have a registry give, for these databases, views that undo everything at the end."""
+    with ExitStack() as views:
+        for name in names:
+            sessions = registry.get(name)
+            if not isinstance(sessions, NullSessionFactory):  # which has nothing to undo
+                view = views.enter_context(RollbackSessionFactory(sessions))
+                views.enter_context(registry.override(name, view))
+        yield

@@ -1,0 +1,1 @@
+"""A factory that records sessions and statements."""

@@ -1,0 +1,1 @@
+"""A factory whose transactions are rolled back when the test ends."""

@@ -1,0 +1,211 @@
+"""The one connection of a rollback fake, and what can be wrong with its use."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.sql.elements import ReleaseSavepointClause
+
+from sessionfactory.errors import SessionFactoryError
+from sessionfactory.pool.owners import actor, name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import CursorResult, Engine, Executable, NestedTransaction
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+
+    from sessionfactory.pool.owners import Actor
+
+_FLOOR: Final = "sessionfactory_rollback"
+
+
+class InterleavedTransactionsError(SessionFactoryError):
+    """A transaction was to end while one that began later, on the same connection, is open."""
+
+
+class ConcurrentUseError(SessionFactoryError):
+    """Two threads or tasks used the one connection at the same time."""
+
+
+class SessionLeftOpenError(SessionFactoryError):
+    """A block ended while a session in it still had a transaction; all was undone."""
+
+
+class ConnectionLostError(SessionFactoryError):
+    """The connection under a rollback fake went away; all was undone, but it cannot go on."""
+
+
+class NotUndoneError(SessionFactoryError):
+    """Something was committed past a rollback fake, or was about to be."""
+
+
+class Turn:
+    """Lets one thread or task in, any number of times, and tells the others who it is.
+
+    It never waits: a fake that waited would hide the race that it is there to show.
+    """
+
+    __slots__ = ("_depth", "_inside", "_last")
+
+    def __init__(self) -> None:
+        self._inside: dict[str, Actor] = {}
+        self._depth = 0
+        self._last: list[Callable[[], object]] = []
+
+    def __enter__(self) -> None:
+        me = actor()
+        inside = self._inside.setdefault("inside", me)  # atomic, so that no lock is needed
+        if inside is not me:
+            raise ConcurrentUseError(
+                f"The {name_of(me)} uses a rollback fake while the {name_of(inside)} is inside a"
+                " call: its sessions share one connection, which serves one at a time."
+                " Let the one finish before the other starts, or test concurrency on a database"
+                " of its own."
+            )
+        self._depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._depth -= 1
+        if not self._depth:
+            del self._inside["inside"]
+            self._do_last()
+
+    def leave_to_last(self, work: Callable[[], object]) -> None:
+        """Have something done by who is inside, when he leaves; at once if he has left by now."""
+        self._last.append(work)
+        if not self._inside:  # pragma: no cover - he left between two lines of this thread's
+            self._do_last()
+
+    def _do_last(self) -> None:
+        with suppress(IndexError):  # atomic again: only one of two gets it
+            self._last.pop()()
+
+
+class OneConnection(Connection):
+    """A connection whose transaction is never committed, and that serves one user at a time."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.turn: Turn = Turn()
+        self._closed_early = False
+        super().__init__(engine)
+        try:
+            if self._commits_by_itself():
+                self.execution_options(isolation_level=self.default_isolation_level)
+            self._root = self.begin()
+            self._began_itself = self._began_sqlite()
+            # Marks where the transaction began: whether it is still there shows at the end.
+            self.dialect.do_savepoint(self, _FLOOR)
+        except BaseException:
+            super().close()
+            raise
+
+    def close(self) -> None:
+        """Serve no session any more; the real end is put off until all of them have ended."""
+        self._closed_early = True
+
+    def execute(self, statement: Executable, *args: Any, **kwargs: Any) -> CursorResult[Any]:
+        """Execute a statement."""
+        with self.turn:
+            try:
+                return super().execute(statement, *args, **kwargs)
+            except DBAPIError:
+                # Where a real COMMIT ends a failed transaction, the RELEASE of a savepoint does
+                # not, and SQLAlchemy would leave it so: PostgreSQL would refuse all that follows.
+                if isinstance(statement, ReleaseSavepointClause) and not self.invalidated:
+                    with suppress(DBAPIError):
+                        self.dialect.do_rollback_to_savepoint(self, cast("str", statement.ident))
+                raise
+
+    def scalar(self, *args: Any, **kwargs: Any) -> Any:
+        """Execute a statement and return one value."""
+        with self.turn:
+            return super().scalar(*args, **kwargs)
+
+    def exec_driver_sql(self, *args: Any, **kwargs: Any) -> CursorResult[Any]:
+        """Execute a string as it is."""
+        with self.turn:
+            return super().exec_driver_sql(*args, **kwargs)
+
+    def begin_nested(self) -> NestedTransaction:
+        """Begin a savepoint."""
+        with self.turn:
+            return super().begin_nested()
+
+    def commit(self) -> NoReturn:
+        """Refuse: it would commit what is to be undone."""
+        raise NotUndoneError(
+            "The connection under a rollback fake is not committed: that could not be undone."
+            " Commit the session."
+        )
+
+    @property
+    def loss(self) -> ConnectionLostError | None:
+        """What happened to the connection, if it can no longer be used."""
+        if self._closed_early or self.closed:
+            happened = "was closed"
+        elif self.invalidated:
+            happened = "was lost or invalidated"
+        elif not self._root.is_active:
+            happened = "was rolled back past its sessions"
+        else:
+            return None
+        return ConnectionLostError(
+            f"The one connection of the rollback fake {happened}: what was done on it is undone,"
+            " committed or not, and nothing more can be done on it. End sessions instead, and give"
+            " the fake's block a new start."
+        )
+
+    def _undo(self) -> SessionFactoryError | None:
+        told = self.loss
+        self._closed_early = False
+        problem = self.loss or self._return_to_floor()
+        if self._began_itself and problem is None:
+            self.exec_driver_sql("ROLLBACK")  # the driver may not know of this transaction
+        self._root.close()
+        return told or problem
+
+    def give_back(self) -> SessionFactoryError | None:
+        """Undo all that was done, return the connection to its pool, and say what went wrong."""
+        try:
+            return self._undo()
+        finally:
+            super().close()
+
+    def _commits_by_itself(self) -> bool:
+        """Say whether the engine's connections are in AUTOCOMMIT, where nothing could be undone."""
+        raw = cast("DBAPIConnection", self.connection.dbapi_connection)
+        try:
+            return self.dialect.detect_autocommit_setting(raw)
+        except NotImplementedError:  # the dialect cannot tell
+            return False
+
+    def _began_sqlite(self) -> bool:
+        """Begin where the driver leaves that to the first write, and say whether it did.
+
+        It begins nothing before SAVEPOINT, whose RELEASE then commits.
+        """
+        raw = self.connection.driver_connection
+        if self.dialect.name != "sqlite" or getattr(raw, "in_transaction", False):
+            return False
+        self.exec_driver_sql("BEGIN")
+        return True
+
+    def _return_to_floor(self) -> SessionFactoryError | None:
+        try:
+            while (nested := self.get_nested_transaction()) is not None:
+                nested.close()  # one that a session left open, or could not end
+            self.dialect.do_rollback_to_savepoint(self, _FLOOR)
+        except DBAPIError as error:
+            problem = self.loss or NotUndoneError(
+                "The transaction of the rollback fake was ended past its sessions, so that what was"
+                " done before is in the database: by a COMMIT or ROLLBACK in SQL, or by a statement"
+                " that commits by itself, as CREATE, ALTER, DROP and TRUNCATE do on MariaDB and"
+                " MySQL. Do these before the block."
+            )
+            problem.__cause__ = error
+            return problem
+        return None

@@ -1,0 +1,1 @@
+"""Whether a COMMIT whose answer was lost took effect."""

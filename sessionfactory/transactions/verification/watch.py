@@ -1,0 +1,145 @@
+"""What became of a COMMIT whose answer was lost: asked of the database, on another connection.
+
+The question is prepared as the last thing before COMMIT, on its connection. If the answer is lost,
+it is asked from within the COMMIT, so that one that has happened looks like any other: the session
+keeps its objects, and what was to run after the commit runs.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
+
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError
+
+from sessionfactory.drivers import sqlalchemy_private
+from sessionfactory.drivers.error_codes import is_answer, kind_of
+from sessionfactory.errors import CommitUncertainError
+from sessionfactory.pool.waiting import pause
+from sessionfactory.transactions.verification import marker, postgres_status
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+    from sqlalchemy.orm import Session, SessionTransaction
+    from sqlalchemy.pool import PoolProxiedConnection
+
+    from sessionfactory.drivers.sqlalchemy_private import Commit
+    from sessionfactory.transactions.verification.question import Outcome, Question
+
+Verification: TypeAlias = Literal["off", "status", "marker"]
+VERIFICATIONS: Final[tuple[str, ...]] = get_args(Verification)
+
+_WATCH: Final = "sessionfactory_watch"
+_PATIENCE: Final = 5.0
+"""Seconds for which is asked at least: the server may have to come up again."""
+_PAUSES: Final = (0.005, 0.5)
+
+
+class Watch:
+    """Watches the commits of one session, until it is closed.
+
+    Args:
+        session: whose transaction is in progress.
+        verification: how to find out what became of a COMMIT.
+        timeout: seconds for which to ask; ``None`` for no limit.
+    """
+
+    __slots__ = ("_connections", "_deadline", "_open", "_prepare", "_session", "rolled_back")
+
+    def __init__(self, session: Session, verification: Verification, timeout: float | None) -> None:
+        self.rolled_back: bool = False
+        """Whether a COMMIT was found not to have happened."""
+        self._prepare = marker.prepare if verification == "marker" else postgres_status.prepare
+        seconds = math.inf if timeout is None else max(timeout, _PATIENCE)
+        self._deadline = time.monotonic() + min(seconds, marker.KEPT / 2)
+        self._connections: dict[Connection, Question | None] = {}
+        self._session = session
+        self._open = True
+        event.listen(session, "after_begin", self._began)
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._open = False
+        event.remove(self._session, "after_begin", self._began)
+        for connection in self._connections:
+            event.remove(connection, "commit", self._before_commit)
+
+    def _began(self, _: Session, _transaction: SessionTransaction, connection: Connection) -> None:
+        # Comes for savepoints, too.
+        if connection not in self._connections and not sqlalchemy_private.is_autocommit(connection):
+            self._connections[connection] = None
+            event.listen(connection, "commit", self._before_commit)
+
+    def _before_commit(self, connection: Connection) -> None:
+        self._connections[connection] = self._prepare(connection)
+        sqlalchemy_private.commit_through(connection.dialect, _WATCH, _settling)
+        connection.info[_WATCH] = self, connection
+
+    def settle(self, connection: Connection, error: Exception) -> None:
+        """Find out what became of a COMMIT that ended in an error; return if it has happened.
+
+        Raises:
+            DBAPIError: it has not happened.
+            CommitUncertainError: nobody knows.
+        """
+        question = self._connections[connection]
+        if not self._open or question is None:
+            raise error
+        engine, dialect = connection.engine, connection.dialect
+        connection.invalidate(error)  # first, for its place in the pool may be the only one
+        outcome, reason = _ask(question, engine, self._deadline)
+        told = DBAPIError.instance(
+            None,
+            None,
+            error,
+            dialect.loaded_dbapi.Error,
+            connection_invalidated=True,
+            dialect=dialect,
+        )
+        if outcome == "uncertain":
+            raise CommitUncertainError(
+                f"The answer to COMMIT was lost, and {reason}: the transaction may have been"
+                " committed, or not. Look for what it wrote before you do it again"
+            ) from told
+        if outcome == "rolled back":
+            self.rolled_back = True
+            raise told from error
+
+
+def _settling(commit: Commit) -> Commit:
+    """Return a way to COMMIT that finds out what happened if the answer is lost."""
+
+    def do_commit(proxied: PoolProxiedConnection) -> None:
+        watched = proxied.info.pop(_WATCH, None)
+        if watched is None:
+            commit(proxied)
+            return
+        try:
+            commit(proxied)
+        except Exception as error:
+            if is_answer(error):
+                raise
+            watch, connection = watched
+            watch.settle(connection, error)
+
+    return do_commit
+
+
+def _ask(question: Question, engine: Engine, deadline: float) -> tuple[Outcome, str]:
+    """Ask until there is an answer. A server that is not there now may come up again."""
+    seconds, longest = _PAUSES
+    while True:
+        try:
+            outcome, reason = question.ask(engine)
+        except Exception as error:  # noqa: BLE001 - whatever it is, nothing was found out
+            outcome, reason = None, f"the database could not be asked ({type(error).__name__})"
+            if kind_of(error) is None:
+                return "uncertain", reason
+        if outcome is not None:
+            return outcome, reason
+        if time.monotonic() >= deadline:
+            return "uncertain", reason
+        pause(seconds)
+        seconds = min(2 * seconds, longest)

@@ -29,7 +29,8 @@ from sqlalchemy import URL
 
 from sessionfactory.config.configuration import Configuration, Masked
 from sessionfactory.config.sources import read_environ, read_toml
-from sessionfactory.config.validation import as_table, leaves, value_at
+from sessionfactory.config.validation import leaves, value_at
+from sessionfactory.config.values import as_table
 from sessionfactory.drivers.dialects import is_asynchronous
 from sessionfactory.drivers.server_limit import server_limit, shortage
 from sessionfactory.drivers.tls import risk_of

@@ -59,3 +59,8 @@ class AsyncSessionFactory(Protocol[A_co]):
         It commits if the block ends, rolls back if it raises, and closes the session in both cases.
         """
         ...
+
+
+def makes_sessions(given: object) -> bool:
+    """Return whether something has the members of a session factory; a session has not."""
+    return callable(given) and callable(getattr(given, "begin", None))

@@ -14,7 +14,7 @@ import pytest
 import sessionfactory
 
 SOURCE: Final = Path(sessionfactory.__file__)
-HEAVY: Final = ("attr", "attrs", "cattrs", "sqlalchemy")
+HEAVY: Final = ("attr", "attrs", "sqlalchemy")
 
 
 def typed_names() -> dict[str, str]:

@@ -34,7 +34,7 @@ FLOORS: Final = (
 )
 # What every pytest run of every user may load must stay light, and what a service depends on, too.
 LIGHT: Final = frozenset({"", "_lazy", "errors", "interfaces", "status", "null"})
-HEAVY: Final = frozenset({"attr", "attrs", "cattr", "cattrs", "sqlalchemy"})
+HEAVY: Final = frozenset({"attr", "attrs", "sqlalchemy"})
 TYPE_ONLY: Final = frozenset({("interfaces", "sqlalchemy")})
 NO_NAMES: Final = frozenset({"utils", "util", "base", "helpers", "helper", "common", "misc"})
 

@@ -26,7 +26,7 @@ import pytest
 
 code = pytest.main(sys.argv[1:])
 ours = sorted(name for name in sys.modules if name.partition(".")[0] == "sessionfactory")
-heavy = {"asyncio", "attr", "attrs", "cattrs", "sqlalchemy"} & set(sys.modules)
+heavy = {"asyncio", "attr", "attrs", "sqlalchemy"} & set(sys.modules)
 print("loaded", int(code), ours, sorted(heavy))
 """
 WITHOUT_GREENLET: Final = """

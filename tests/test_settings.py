@@ -16,6 +16,7 @@ from sessionfactory import (
     SettingsError,
     SqliteSettings,
 )
+from sessionfactory.config.values import milliseconds
 
 URL = "postgresql://ada@db.example.org/app"
 HUGE = 10**400
@@ -319,3 +320,11 @@ def test_settings_error_is_a_value_error() -> None:
     """A handler for ``ValueError`` catches it, and one fault makes a message of one line."""
     with pytest.raises(ValueError, match=r"^Invalid database settings: size: expected 1 or more"):
         PoolSettings(size=0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"), [(0.0, 0), (0.0001, 1), (0.25, 250), (1.0001, 1001), (5, 5000)]
+)
+def test_a_duration_in_milliseconds_is_rounded_up(seconds: float, expected: int) -> None:
+    """A limit of less than a millisecond does not become 0, which servers read as "no limit"."""
+    assert milliseconds(seconds) == expected

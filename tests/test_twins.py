@@ -51,7 +51,11 @@ class Twins:
 
 
 PAIRS: Final = (
-    Twins("interfaces.py", "interfaces.py"),
+    Twins(
+        "interfaces.py",
+        "interfaces.py",
+        {"makes_sessions": "concerns factories of either half"},
+    ),
     Twins("null.py", "null.py"),
     Twins(
         "sessions/factory.py",

@@ -10,7 +10,8 @@ import attrs
 
 from sessionfactory.config.masking import Secret, is_secret_key
 from sessionfactory.config.settings import DatabaseSettings
-from sessionfactory.config.validation import Table, as_table, near, shown, structure, under
+from sessionfactory.config.validation import structure, under
+from sessionfactory.config.values import Table, as_table, near, shown
 from sessionfactory.errors import Fault, SettingsError
 
 V = TypeVar("V")

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Final
 from sessionfactory.config.configuration import DEFAULT, NAME, NO_TEXT, Place, Source, variable_for
 from sessionfactory.config.rotating_secret import RotatingSecret
 from sessionfactory.config.settings import DatabaseSettings
-from sessionfactory.config.validation import as_table, leaves, near
+from sessionfactory.config.validation import leaves
+from sessionfactory.config.values import as_table, near
 from sessionfactory.errors import Fault, SettingsError, SettingsWarning
 
 if TYPE_CHECKING:

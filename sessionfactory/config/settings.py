@@ -15,7 +15,8 @@ from sqlalchemy import URL  # noqa: TC002 - attrs resolves the annotations
 
 from sessionfactory.config.hide_arguments import unseen
 from sessionfactory.config.masking import Secret, is_secret_key, take_secrets
-from sessionfactory.config.validation import as_table, at_least, checked, more_than, settle
+from sessionfactory.config.validation import settle
+from sessionfactory.config.values import SHORTEST, as_table, at_least, checked, more_than
 from sessionfactory.errors import Fault
 
 _NO_UNLIMITED: Final = (
@@ -195,9 +196,11 @@ class DatabaseSettings:
     url: URL = attrs.field(kw_only=False, converter=_url)
     password: Secret | None = attrs.field(default=None, converter=_password)
     connect_timeout: float | None = attrs.field(default=10.0, metadata=more_than(0))
-    statement_timeout: float | None = attrs.field(default=None, metadata=at_least(0.001))
-    lock_timeout: float | None = attrs.field(default=None, metadata=at_least(0.001))
-    idle_in_transaction_timeout: float | None = attrs.field(default=None, metadata=at_least(0.001))
+    statement_timeout: float | None = attrs.field(default=None, metadata=at_least(SHORTEST))
+    lock_timeout: float | None = attrs.field(default=None, metadata=at_least(SHORTEST))
+    idle_in_transaction_timeout: float | None = attrs.field(
+        default=None, metadata=at_least(SHORTEST)
+    )
     tls: Literal["driver", "require", "verify"] = "driver"
     echo: bool = False
     pipeline: bool = False

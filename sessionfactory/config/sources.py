@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sessionfactory.config.configuration import Configuration, Place, Source, configure, flat
 from sessionfactory.config.environment import read_variables, unreadable
-from sessionfactory.config.validation import as_table, shown
+from sessionfactory.config.values import as_table, shown
 from sessionfactory.errors import Fault
 
 if TYPE_CHECKING:

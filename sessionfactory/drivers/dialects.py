@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 
 from sqlalchemy.engine.default import DefaultDialect
 
-from sessionfactory.config.validation import near
+from sessionfactory.config.values import near
 from sessionfactory.drivers import sqlalchemy_private
 from sessionfactory.errors import Fault, SettingsError
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import text
+
+from sessionfactory.config.values import milliseconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -20,7 +21,7 @@ _TIMEOUTS: Final = ("statement_timeout", "lock_timeout")
 def settings_of(options: TransactionOptions) -> dict[str, str]:
     """Return what a transaction has to be told after its BEGIN, by name."""
     limits = ((name, getattr(options, name)) for name in _TIMEOUTS)
-    timeouts = {name: str(math.ceil(limit * 1000)) for name, limit in limits if limit is not None}
+    timeouts = {name: str(milliseconds(limit)) for name, limit in limits if limit is not None}
     return {**(options.local or {}), **timeouts}
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from sqlalchemy import create_engine, event
 from sqlalchemy.exc import ArgumentError
 
-from sessionfactory.config.validation import as_table
+from sessionfactory.config.values import as_table
 from sessionfactory.drivers import connections, dialects, sqlalchemy_private, tls
 from sessionfactory.drivers.psycopg_pipeline import installation
 from sessionfactory.engine import credentials, failover, forks, pgbouncer, sqlite, timeouts, views

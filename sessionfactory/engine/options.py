@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
+from collections.abc import Iterable, Mapping  # noqa: TC003 - attrs resolves the annotations
+from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 
-from sessionfactory.config.validation import as_table
+from sessionfactory.config.validation import settle
+from sessionfactory.config.values import SHORTEST, as_table, at_least, checked
 from sessionfactory.errors import Fault, SettingsError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 IsolationLevel: TypeAlias = Literal[
     "SERIALIZABLE", "REPEATABLE READ", "READ COMMITTED", "READ UNCOMMITTED", "AUTOCOMMIT"
@@ -25,9 +24,6 @@ _COVERED: Final = {
     **{f"{prefix}transaction_deferrable": "deferrable" for prefix in ("", "default_")},
 }
 """Settings of PostgreSQL that an option of ours decides."""
-_SHORTEST: Final = 0.001  # milliseconds are what servers count
-_LONGEST: Final = 2_147_483  # in 32 bits
-_LEVELS: Final = get_args(IsolationLevel)
 _MAPPINGS: Final = ("schema_translate_map", "local")
 
 
@@ -37,10 +33,30 @@ def _items(given: object) -> object:
     return given if table is None else frozenset(table.items())
 
 
-def _copied(given: Any) -> Any:
-    """Return a mapping of our own; anything else as it is, to be found fault with."""
-    table = as_table(given)
-    return given if table is None else dict(table)
+def _check_schemas(schemas: Mapping[object, object]) -> str | None:
+    is_sound = all(isinstance(name, str | None) for item in schemas.items() for name in item)
+    return None if is_sound else "expected names of schemas, or None"
+
+
+def _check_local(settings: Mapping[object, object]) -> None:
+    faults = [
+        Fault("" if path is None else path, problem)
+        for key, value in settings.items()
+        for path, problem in _problems_with_local(key, value)
+    ]
+    if faults:
+        raise SettingsError(faults)
+
+
+def _problems_with_local(key: object, value: object) -> Iterable[tuple[str | None, str]]:
+    if not isinstance(key, str) or _NAME.fullmatch(key) is None:
+        yield None, "expected names of settings, such as app.tenant"
+    elif key.lower() in _COVERED:
+        yield key, f"use {_COVERED[key.lower()]}"
+    elif not isinstance(value, str):
+        yield key, "expected text"
+    elif "\0" in value:
+        yield key, "expected text without the character NUL"
 
 
 @attrs.frozen(kw_only=True)
@@ -55,19 +71,17 @@ class TransactionOptions:
     isolation_level: IsolationLevel | None = None
     read_only: bool | None = None
     deferrable: bool | None = None
-    statement_timeout: float | None = None
-    lock_timeout: float | None = None
+    statement_timeout: float | None = attrs.field(default=None, metadata=at_least(SHORTEST))
+    lock_timeout: float | None = attrs.field(default=None, metadata=at_least(SHORTEST))
     schema_translate_map: Mapping[str | None, str | None] | None = attrs.field(
-        default=None, converter=_copied, eq=_items
+        default=None, eq=_items, metadata=checked(_check_schemas)
     )
     local: Mapping[str, str] | None = attrs.field(
-        default=None, converter=_copied, eq=_items, repr=False
+        default=None, eq=_items, repr=False, metadata=checked(_check_local)
     )
 
     def __attrs_post_init__(self) -> None:
-        faults = [*self._unusable()]
-        if faults:
-            raise SettingsError(faults)
+        settle(self)
 
     def and_also(self, more: TransactionOptions) -> TransactionOptions:
         """Return these options and others.
@@ -104,23 +118,6 @@ class TransactionOptions:
         """What an engine can be asked for, where each transaction is told the rest."""
         return attrs.evolve(self, statement_timeout=None, lock_timeout=None, local=None)
 
-    def _unusable(self) -> Iterable[Fault]:
-        if self.isolation_level not in (None, *_LEVELS):
-            yield Fault("isolation_level", f"expected one of {', '.join(_LEVELS)}")
-        for name in ("read_only", "deferrable"):
-            if not isinstance(getattr(self, name), bool | None):
-                yield Fault(name, "expected True, False or None")
-        for name in ("statement_timeout", "lock_timeout"):
-            yield from _unusable_limit(name, getattr(self, name))
-        for name in _MAPPINGS:
-            if getattr(self, name) is not None and as_table(getattr(self, name)) is None:
-                yield Fault(name, "expected a mapping")
-        schemas = as_table(self.schema_translate_map) or {}
-        if not all(isinstance(name, str | None) for item in schemas.items() for name in item):
-            yield Fault("schema_translate_map", "expected names of schemas, or None")
-        for key, value in (as_table(self.local) or {}).items():
-            yield from _unusable_local(key, value)
-
     def _contradictions(self) -> Iterable[Fault]:
         if self.isolation_level == "AUTOCOMMIT":
             for name in ("deferrable", "statement_timeout", "lock_timeout", "local"):
@@ -133,20 +130,4 @@ class TransactionOptions:
 _CLASH: Final = "the sessions that were given say something else already"
 
 
-def _unusable_limit(name: str, value: object) -> Iterable[Fault]:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-        yield Fault(name, "expected a number of seconds")
-    elif value is not None and not _SHORTEST <= value <= _LONGEST:
-        yield Fault(name, f"expected {_SHORTEST} to {_LONGEST} seconds, got {value:g}")
-
-
-def _unusable_local(key: object, value: object) -> Iterable[Fault]:
-    if not isinstance(key, str) or _NAME.fullmatch(key) is None:
-        problem = "expected names of settings, such as app.tenant"
-        yield Fault("local", problem)
-    elif key.lower() in _COVERED:
-        yield Fault(f"local.{key}", f"say {_COVERED[key.lower()]}")
-    elif not isinstance(value, str):
-        yield Fault(f"local.{key}", "expected text")
-    elif "\0" in value:
-        yield Fault(f"local.{key}", "expected text without the character NUL")
+attrs.resolve_types(TransactionOptions)  # so that ``settle`` sees types, not their names

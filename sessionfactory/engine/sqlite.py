@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, quote, unquote
 from sqlalchemy import event
 from sqlalchemy.util.concurrency import await_only
 
+from sessionfactory.config.values import milliseconds
 from sessionfactory.drivers.sqlalchemy_private import listen_once
 from sessionfactory.errors import Fault, SettingsError
 from sessionfactory.status import Health
@@ -57,7 +58,7 @@ def _is_read_only(url: URL) -> bool:
 def pragmas(settings: SqliteSettings, file: Path | None) -> tuple[str, ...]:
     """Return what makes a connection to a file, or to a database in memory, as the settings say."""
     statements = (
-        f"PRAGMA busy_timeout = {round(settings.busy_timeout * 1000)}",
+        f"PRAGMA busy_timeout = {milliseconds(settings.busy_timeout)}",
         f"PRAGMA foreign_keys = {'ON' if settings.foreign_keys else 'OFF'}",
         f"PRAGMA synchronous = {settings.synchronous}",
     )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import event
 
+from sessionfactory.config.values import milliseconds, whole_seconds
 from sessionfactory.errors import Fault, SettingsError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def connect_arguments(settings: DatabaseSettings, url: URL) -> dict[str, object]
         arguments["timeout"] = settings.connect_timeout
     elif settings.connect_timeout is not None and driver in _CONNECT_TIMEOUTS:
         keyword, least = _CONNECT_TIMEOUTS[driver]
-        arguments[keyword] = max(least, math.ceil(settings.connect_timeout))
+        arguments[keyword] = max(least, whole_seconds(settings.connect_timeout))
     if limits and backend == "postgresql":
         options = _postgresql_options(limits, url)
         arguments |= (
@@ -65,7 +65,7 @@ def _time_limits(settings: DatabaseSettings) -> dict[str, float]:
 
 def _postgresql_settings(limits: dict[str, float]) -> dict[str, str]:
     names = {"idle_in_transaction_timeout": "idle_in_transaction_session_timeout"}
-    return {names.get(name, name): str(math.ceil(limit * 1000)) for name, limit in limits.items()}
+    return {names.get(name, name): str(milliseconds(limit)) for name, limit in limits.items()}
 
 
 def _postgresql_options(limits: dict[str, float], url: URL) -> str:
@@ -109,14 +109,14 @@ def mysql_variables(limits: dict[str, float], *, mariadb: bool) -> dict[str, flo
         variables |= (
             {"max_statement_time": seconds}
             if mariadb
-            else {"max_execution_time": math.ceil(seconds * 1000)}
+            else {"max_execution_time": milliseconds(seconds)}
         )
     if "lock_timeout" in limits:
-        seconds = math.ceil(limits["lock_timeout"])
+        seconds = whole_seconds(limits["lock_timeout"])
         variables |= {"innodb_lock_wait_timeout": seconds, "lock_wait_timeout": seconds}
     if "idle_in_transaction_timeout" in limits:
         if not mariadb:
             fault = Fault("idle_in_transaction_timeout", "MySQL has no such limit")
             raise SettingsError([fault])
-        variables["idle_transaction_timeout"] = math.ceil(limits["idle_in_transaction_timeout"])
+        variables["idle_transaction_timeout"] = whole_seconds(limits["idle_in_transaction_timeout"])
     return variables

@@ -6,8 +6,8 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
-from sessionfactory.config.validation import makes_sessions
 from sessionfactory.errors import ClosedError, NotConfiguredError, SettingsError
+from sessionfactory.interfaces import makes_sessions
 from sessionfactory.registry.custom_factories import make_factory
 
 if TYPE_CHECKING:

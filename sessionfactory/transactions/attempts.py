@@ -9,14 +9,14 @@ import random
 import sys
 import time
 from inspect import isawaitable, iscoroutine, iscoroutinefunction
-from math import isfinite
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
-from sessionfactory.config.validation import makes_sessions
+from sessionfactory.config.values import read_all, to_choice, to_count, to_time_limit
 from sessionfactory.drivers.commit_stage import Stage, is_of_commit, stage_of
 from sessionfactory.drivers.error_codes import Kind, codes_of, is_answer, kind_of
 from sessionfactory.drivers.sqlalchemy_private import is_autocommit, of_transaction
 from sessionfactory.errors import CommitUncertainError
+from sessionfactory.interfaces import makes_sessions
 from sessionfactory.transactions.verification.marker import MarkersMissingError
 from sessionfactory.transactions.verification.watch import VERIFICATIONS, Watch
 
@@ -67,7 +67,7 @@ class Run:
         verify_commit: how to find out what became of a COMMIT whose answer was lost.
 
     Raises:
-        ValueError: a limit or a verification that makes no sense.
+        SettingsError: a limit or a verification that makes no sense.
     """
 
     __slots__ = (
@@ -84,18 +84,18 @@ class Run:
         idempotent: bool,
         verify_commit: Verification,
     ) -> None:
-        if attempts is not None and not _is_count(attempts):
-            raise ValueError(f"attempts is a number, 1 or more, or None, not {attempts!r}")
-        if timeout is not None and not (isfinite(timeout) and timeout > 0):
-            raise ValueError(f"timeout is a number of seconds above 0, or None, not {timeout!r}")
-        if verify_commit not in VERIFICATIONS:
-            expected = ", ".join(map(repr, VERIFICATIONS))
-            raise ValueError(f"verify_commit is one of {expected}, not {verify_commit!r}")
-        self.attempts = attempts
-        self.timeout = timeout
+        checked = read_all(
+            {
+                "attempts": (attempts, to_count),
+                "timeout": (timeout, to_time_limit),
+                "verify_commit": (verify_commit, _to_verification),
+            }
+        )
+        self.attempts: int | None = checked["attempts"]
+        self.timeout: float | None = checked["timeout"]
         self.retry_lock_timeout = retry_lock_timeout
         self.idempotent = idempotent
-        self.verify_commit: Verification = verify_commit
+        self.verify_commit: Verification = checked["verify_commit"]
         self.began: float = time.monotonic()
         self.failed: Exception | None = None
         """The error of the first attempt, until it is handed to stamina."""
@@ -253,8 +253,8 @@ class Attempt:
         return error, None
 
 
-def _is_count(given: object) -> bool:
-    return isinstance(given, int) and given >= 1
+def _to_verification(given: object) -> str:
+    return to_choice(given, VERIFICATIONS)
 
 
 def check_work(sessions: object, work: object) -> None:

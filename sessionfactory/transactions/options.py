@@ -11,13 +11,13 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from sessionfactory.config.validation import makes_sessions
 from sessionfactory.drivers.asyncio_ext import AsyncSession
 from sessionfactory.drivers.sqlalchemy_private import of_session
 from sessionfactory.engine import local_settings
 from sessionfactory.engine.options import TransactionOptions
 from sessionfactory.engine.views import view_of
 from sessionfactory.errors import Fault, SessionFactoryError, SettingsError
+from sessionfactory.interfaces import makes_sessions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

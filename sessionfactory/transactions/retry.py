@@ -60,7 +60,7 @@ def run_in_transaction(  # noqa: PLR0913 - named, and each with a default
     Raises:
         CommitUncertainError: a COMMIT may have happened, or not.
         TypeError: the work is a coroutine function, or no function; or this is no factory.
-        ValueError: a limit makes no sense.
+        SettingsError: a limit makes no sense.
         Exception: that of the last attempt; its notes tell of all attempts if there were several.
     """
     check_work(sessions, work)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-from sessionfactory.config.validation import as_table
+from sessionfactory.config.values import as_table
 from sessionfactory.drivers import sqlalchemy_private
 from sessionfactory.errors import Fault, SettingsError
 

@@ -10,7 +10,7 @@ import attrs
 from sqlalchemy import MetaData
 
 from sessionfactory.config.settings import DatabaseSettings, PoolSettings
-from sessionfactory.config.validation import as_table
+from sessionfactory.config.values import as_table
 from sessionfactory.engine.sqlite import is_memory, pragmas
 from sessionfactory.errors import Fault, SessionFactoryError, SettingsError
 

@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
+from sessionfactory.config.values import milliseconds
 from sessionfactory.testing.servers._binaries import find_postgres
 from sessionfactory.testing.servers._postgres_settings import (
     DEFAULTS,
@@ -262,7 +263,7 @@ class PostgresServer(ThrowawayServer):
             return False
 
     def _write_settings(self) -> None:
-        delay = f"{round((self._apply_delay or 0) * 1000)}ms"
+        delay = f"{milliseconds(self._apply_delay or 0)}ms"
         settings = DEFAULTS | {"fsync": self._durable} | self._settings
         settings |= {
             "listen_addresses": "127.0.0.1",

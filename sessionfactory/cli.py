@@ -1,7 +1,7 @@
 """The command ``sessionfactory``: look at a configuration before a service does.
 
-Exit status: 0, all is well; 1, a database did not answer a ping; 2, the configuration or the
-command line cannot be used.
+Exit status: 0, all is well; 1, a database did not answer a ping, or lacks migrations; 2, the
+configuration or the command line cannot be used.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sessionfactory.config.settings import DatabaseSettings
+    from sessionfactory.ext.alembic import MigrationState
     from sessionfactory.status import Health
 
 UNREACHABLE: Final = 1
@@ -52,8 +53,8 @@ _NO_WIDTH: Final = 100_000
 
 app: typer.Typer = typer.Typer(
     help="Look at the configuration of databases: the environment, or a TOML file below it.",
-    epilog="Exit status: 0 all is well; 1 a database did not answer; 2 the configuration or the"
-    " command line cannot be used.",
+    epilog="Exit status: 0 all is well; 1 a database did not answer, or lacks migrations; 2 the"
+    " configuration or the command line cannot be used.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -70,11 +71,15 @@ def check(
     toml: _Toml = None,
     ping: Annotated[bool, typer.Option("--ping", help="Ask each database, too.")] = False,
     timeout: Annotated[float, typer.Option(min=0.001, help="Seconds that a ping may take.")] = 2.0,
+    migrations: Annotated[
+        bool, typer.Option("--migrations", help="Compare with the scripts of alembic.ini, too.")
+    ] = False,
     as_json: _Json = False,
 ) -> None:
     """Check the configuration and print what it means; no database is asked without --ping."""
     configuration = _configuration(toml, as_json=as_json)
     health, limits = _ping(configuration, timeout) if ping else ({}, {})
+    states = _migrations(as_json=as_json) if migrations else {}
     if as_json:
         _print_json(
             {
@@ -82,6 +87,7 @@ def check(
                     "settings": _shown(configuration, name, settings),
                     "warnings": _warnings(settings, limits.get(name)),
                     **_health(health.get(name)),
+                    **({"migrations": str(states[name])} if name in states else {}),
                 }
                 for name, settings in configuration.databases.items()
             }
@@ -95,7 +101,10 @@ def check(
                 sys.stdout.write(f"warning: {warning}\n")
             if name in health:
                 sys.stdout.write(f"ping: {_sentence(health[name])}\n\n")
-    if not all(answer.ok for answer in health.values()):
+            if name in states:
+                sys.stdout.write(f"migrations: {states[name]}\n\n")
+    is_current = all(state.is_current for state in states.values())
+    if not is_current or not all(answer.ok for answer in health.values()):
         raise typer.Exit(UNREACHABLE)
 
 
@@ -248,6 +257,18 @@ def _origin(configuration: Configuration, name: str, path: str, value: object) -
     if said is None and path in {"password", "url_secrets"} and value:
         return configuration.origins[name, "url"]
     return said or "default"
+
+
+def _migrations(*, as_json: bool) -> dict[str, MigrationState]:
+    try:
+        from sessionfactory.ext.alembic import states  # noqa: PLC0415 - an extra
+
+        return {state.name: state for state in states()}
+    except ImportError as error:
+        problem = f'{error.name} is missing; pip install "sessionfactory[alembic]"'
+        _fail(SettingsError([Fault("--migrations", problem)]), as_json=as_json)
+    except SettingsError as error:
+        _fail(error, as_json=as_json)
 
 
 def _health(health: Health | None) -> Mapping[str, object]:

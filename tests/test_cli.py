@@ -243,7 +243,7 @@ def test_help_documents_the_exit_status() -> None:
 
     assert result.status == 0
     words = " ".join(result.out.split())
-    assert "Exit status: 0 all is well; 1 a database did not answer; 2 the configuration" in words
+    assert "1 a database did not answer, or lacks migrations; 2 the configuration" in words
 
 
 def test_a_bare_install_names_the_extra() -> None:

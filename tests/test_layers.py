@@ -61,7 +61,11 @@ def name_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-PATHS: Final = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+PATHS: Final = {
+    name_of(path): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if "alembic_templates" not in path.parts  # copied into users' projects, and never imported
+}
 
 
 def is_type_checking(node: ast.AST) -> bool:

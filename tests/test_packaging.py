@@ -27,11 +27,8 @@ ROOT: Final = Path(__file__).parents[1]
 PROJECT: Final[dict[str, Any]] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Which modules may import what an extra installs.
 EXTRAS: Final = {
+    "alembic": "sessionfactory/ext/alembic*",
     "cli": "sessionfactory/cli.py",
-    **{
-        name: f"sessionfactory/ext/{name}.py"
-        for name in ("dishka", "fastapi", "flask", "litestar", "starlette", "svcs")
-    },
     "postgres": "sessionfactory/drivers/psycopg_pipeline/*",
     "pytest": "sessionfactory/*pytest_*.py",
     "testing": "sessionfactory/testing/*.py",

@@ -29,6 +29,10 @@ PROJECT: Final[dict[str, Any]] = tomllib.loads((ROOT / "pyproject.toml").read_te
 EXTRAS: Final = {
     "alembic": "sessionfactory/ext/alembic*",
     "cli": "sessionfactory/cli.py",
+    **{
+        name: f"sessionfactory/ext/{name}.py"
+        for name in ("dishka", "fastapi", "flask", "litestar", "starlette", "svcs")
+    },
     "postgres": "sessionfactory/drivers/psycopg_pipeline/*",
     "pytest": "sessionfactory/*pytest_*.py",
     "testing": "sessionfactory/testing/*.py",

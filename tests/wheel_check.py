@@ -50,6 +50,8 @@ optional = {f"sessionfactory.{name}" for name in (  # these want an extra
     # these want psycopg
     *(f"drivers.psycopg_pipeline.{module}" for module in (
         "connection_base", "cursor_base", "connections")),
+    *(f"ext.{module}" for module in (
+        "dishka", "fastapi", "flask", "litestar", "starlette", "svcs")),
     # these want greenlet
     "sessions.factory_async", "registry.registry_async",
     *(f"testing.{module}" for module in (

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
-from sessionfactory.config.configuration import Configuration, Masked
+from sessionfactory.config.masking import Masked
 from sessionfactory.config.sources import read_environ, read_toml
 from sessionfactory.config.validation import leaves, value_at
 from sessionfactory.config.values import as_table
@@ -43,6 +43,7 @@ from sessionfactory.registry.registry_async import AsyncSessionFactoryRegistry
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from sessionfactory.config.configuration import Configuration
     from sessionfactory.config.settings import DatabaseSettings
     from sessionfactory.ext.alembic import MigrationState
     from sessionfactory.status import Health
@@ -138,12 +139,11 @@ def main() -> None:
 
 
 def _configuration(toml: Path | None, *, as_json: bool) -> Configuration:
-    environ = Masked(os.environ)
+    environ = Masked[object](os.environ)
     try:
-        with warnings.catch_warnings(record=True, action="always") as caught:
-            configuration = read_environ(environ) if toml is None else read_toml(toml, environ)
-        for warning in caught:
-            sys.stderr.write(f"warning: {warning.message}\n")
+        configuration = read_environ(environ) if toml is None else read_toml(toml, environ)
+        for warning in configuration.warnings:
+            sys.stderr.write(f"warning: {warning}\n")
         if not configuration.databases:
             raise NotConfiguredError(configuration.missing("default"))  # noqa: TRY301
         _check_engines(configuration)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import text
@@ -51,8 +51,7 @@ def test_nothing_is_built_until_it_is_asked_for(
     registry: SessionFactoryRegistry, tmp_path: Path
 ) -> None:
     """Neither the registry nor a look-up opens a database; the first session does."""
-    factory = registry.get()
-    assert isinstance(factory, SqlAlchemySessionFactory)
+    factory: Any = registry.get()
     assert not factory._managed.built
     assert registry.status(names=()) == {}
     assert list(tmp_path.iterdir()) == []
@@ -87,9 +86,8 @@ def test_a_name_means_the_same_factory_each_time(registry: SessionFactoryRegistr
 
 def test_a_factory_knows_its_name(registry: SessionFactoryRegistry) -> None:
     """A factory's messages call it what the registry calls it."""
-    factory = registry.get("analytics")
+    factory: Any = registry.get("analytics")
 
-    assert isinstance(factory, SqlAlchemySessionFactory)
     assert factory.name == "analytics"
 
 
@@ -110,9 +108,8 @@ def test_threads_that_race_get_the_same_factory(registry: SessionFactoryRegistry
 
 def test_the_engine_is_the_factory_s(registry: SessionFactoryRegistry) -> None:
     """`engine` gives what Alembic and `create_all` want: the engine of the factory."""
-    factory = registry.get()
+    factory: Any = registry.get()
 
-    assert isinstance(factory, SqlAlchemySessionFactory)
     assert registry.engine() is factory.engine
 
 

@@ -16,7 +16,6 @@ from sessionfactory import (
     SessionFactoryRegistry,
     SettingsError,
     SettingsWarning,
-    SqlAlchemySessionFactory,
     SqliteSettings,
 )
 
@@ -25,9 +24,7 @@ from_env = SessionFactoryRegistry.from_env
 
 
 def _settings(environ: dict[str, str], name: str = "default") -> DatabaseSettings:
-    factory = from_env(environ).get(name)
-    assert isinstance(factory, SqlAlchemySessionFactory)
-    return factory.settings
+    return from_env(environ).settings(name)
 
 
 def _faults(environ: dict[str, str]) -> list[str]:
@@ -106,7 +103,7 @@ def test_the_last_database_splits() -> None:
 @pytest.mark.parametrize(
     "variable",
     [
-        *("1ST_DATABASE_URL", "_DATABASE_URL", "_X_DATABASE_URL", "Ä_DATABASE_URL"),
+        *("1ST_DATABASE_URL", "_X_DATABASE_URL", "Ä_DATABASE_URL"),
         *(
             "A-B_DATABASE_URL",
             "A.B_DATABASE_URL",
@@ -187,7 +184,10 @@ def test_the_null_factory_names_the_variable() -> None:
     assert _reason({}, "analytics") == sentence
     assert _reason({"DATABASE_URL": URL, "PATH": "/bin"}, "analytics") == sentence
     near = {"ANALYTIC_DATABASE_URL": URL}
-    assert _reason(near, "analytics") == f"{sentence}; did you mean 'analytic'?"
+    assert _reason(near, "analytics") == (
+        f"{sentence} (ANALYTIC_DATABASE_URL is set, which is not ANALYTICS_DATABASE_URL)"
+        "; did you mean 'analytic'?"
+    )
 
 
 def test_options_without_a_url_are_a_fault() -> None:
@@ -195,7 +195,8 @@ def test_options_without_a_url_are_a_fault() -> None:
     (fault,) = _faults({"ANALYTICS_DATABASE_POOL_SIZE": "10", "ANALYTICS_DATABASE_ECHO": "1"})
     assert fault.startswith("analytics.url ")
     assert "ANALYTICS_DATABASE_URL" in fault
-    assert fault.endswith("is missing: a database needs a URL")
+    assert "is missing: a database needs a URL" in fault
+    assert "names=('default',)" in fault
     (empty,) = _faults({"DATABASE_POOL_SIZE": "10", "DATABASE_URL": ""})
     assert "DATABASE_URL" in empty
     assert "empty" in empty
@@ -332,7 +333,7 @@ def test_a_driver_that_is_nearly_right_is_named(driver: str, meant: str) -> None
     assert str(caught.value).endswith(f"; did you mean {meant!r}?")
 
 
-@pytest.mark.parametrize("environ", [5, None, ["DATABASE_URL"]])
+@pytest.mark.parametrize("environ", [5, ["DATABASE_URL"]])
 def test_what_is_no_environment_is_a_fault(environ: object) -> None:
     """Anything but a mapping is refused with a sentence."""
     with pytest.raises(SettingsError, match="expected a mapping of variables"):

@@ -11,7 +11,6 @@ from sessionfactory import (
     DatabaseSettings,
     SessionFactoryRegistry,
     SettingsError,
-    SqlAlchemySessionFactory,
 )
 
 if TYPE_CHECKING:
@@ -23,9 +22,7 @@ MOST = 65_536
 
 
 def _settings(environ: dict[str, str]) -> DatabaseSettings:
-    factory = SessionFactoryRegistry.from_env(environ).get()
-    assert isinstance(factory, SqlAlchemySessionFactory)
-    return factory.settings
+    return SessionFactoryRegistry.from_env(environ).settings()
 
 
 def _password(file: Path) -> str:
@@ -98,7 +95,7 @@ def test_a_missing_file_is_a_fault(tmp_path: Path) -> None:
 
 def test_a_directory_is_a_fault(tmp_path: Path) -> None:
     """A directory in place of a file is a fault that says so."""
-    assert _fault(tmp_path) == "the file cannot be read: Is a directory"
+    assert _fault(tmp_path) == "the file cannot be read: it is a directory"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
@@ -113,12 +110,12 @@ def test_a_file_without_permission_is_a_fault(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a\0b", "\0"])
 def test_a_name_that_no_file_has_is_a_fault(name: str) -> None:
     """A name that the system does not take is a fault, not a ValueError from inside."""
-    assert _fault(name) == "the file cannot be read: its name is no file's name"
+    assert _fault(name) == "the file cannot be read: invalid file name"
 
 
 def test_a_name_with_a_lone_surrogate_is_a_fault() -> None:
     """A name that cannot be encoded is a fault about the name, not about the text in the file."""
-    assert _fault("\ud800") == "the file cannot be read: its name is no file's name"
+    assert _fault("\ud800") == "the file cannot be read: invalid file name"
 
 
 def test_a_name_that_is_too_long_is_a_fault() -> None:

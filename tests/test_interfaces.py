@@ -127,13 +127,6 @@ def test_a_session_class_can_be_named() -> None:
     assert get_args(alias) == (MySession,)
 
 
-@pytest.mark.parametrize("checked", [NullSessionFactory("no database"), object(), None])
-def test_isinstance_is_refused(checked: object) -> None:
-    """The interface is not runtime-checkable, for `isinstance` cannot tell sync from async."""
-    with pytest.raises(TypeError, match="runtime_checkable"):
-        isinstance(checked, SessionFactory)  # type: ignore[misc]  # pyright: ignore[reportArgumentType]
-
-
 def test_a_plain_sessionmaker_is_a_factory(engine: Engine) -> None:
     """A service that depends on the interface owes this package nothing."""
     assert Answers(sessionmaker(engine)).answer() == 42

@@ -18,6 +18,7 @@ from sessionfactory import (
     DatabaseSettings,
     NotConfiguredError,
     PoolStatus,
+    SessionFactoryRegistry,
     SettingsError,
 )
 from tests.contract.awaited import OwnAsyncSession, OwnSession
@@ -47,10 +48,19 @@ async def test_an_empty_registry_is_legal(half: Half) -> None:
 
 @in_both_halves
 async def test_it_shows_its_names(half: Half) -> None:
-    """A debugger shows which databases there are, and nothing of their settings."""
-    registry = registry_of(half, {"b": MEMORY, "a": MEMORY})
+    """A debugger shows which databases there are and where, without a password."""
+    far = DatabaseSettings("postgresql://ada:canary@db/app")
+    registry = registry_of(half, {"b": MEMORY, "a": far})
 
-    assert repr(registry).endswith("SessionFactoryRegistry: a, b>")
+    assert repr(registry).endswith(
+        "SessionFactoryRegistry: a (postgresql://ada@db/app), b (sqlite://)>"
+    )
+
+
+def test_a_registry_that_was_refused_can_be_shown() -> None:
+    """A debugger that stops in a failed constructor can show the object."""
+    for cls in (SessionFactoryRegistry, AsyncSessionFactoryRegistry):
+        assert repr(cls.__new__(cls)).endswith("SessionFactoryRegistry: not usable>")
 
 
 @in_both_halves
@@ -106,10 +116,9 @@ async def test_require_reports_every_missing_database(
 
 @in_both_halves
 async def test_require_is_content_with_what_is_there(half: Half) -> None:
-    """A required database that is configured is not built, only looked for."""
-    registry = registry_of(half, {"default": MEMORY}, require=("default",))
-
-    assert await registry.ping() == {}
+    """A required database that can be used is one of those that a ping asks."""
+    async with registry_of(half, {"default": MEMORY}, require=("default",)) as registry:
+        assert [*await registry.ping()] == ["default"]
 
 
 @pytest.mark.parametrize("way", ["direct", "mapping", "toml", "env"])

@@ -172,7 +172,7 @@ def test_mariadb(mariadb_server: MariaDBServer) -> None:
 def test_function_that_returns_no_text() -> None:
     """What is no text is told as such, by its kind only."""
     secret = RotatingSecret(cast("Callable[[], str]", lambda: b"token-4711"))
-    with pytest.raises(TypeError, match="the password's function returned bytes, not text"):
+    with pytest.raises(TypeError, match="the function of the password returned bytes, not text"):
         secret.reveal()
 
 

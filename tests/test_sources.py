@@ -13,7 +13,6 @@ from sessionfactory import (
     PoolSettings,
     SessionFactoryRegistry,
     SettingsError,
-    SqlAlchemySessionFactory,
 )
 
 if TYPE_CHECKING:
@@ -36,9 +35,7 @@ def write(tmp_path: Path) -> Callable[[str | bytes], Path]:
 
 
 def _settings(registry: SessionFactoryRegistry, name: str = "default") -> DatabaseSettings:
-    factory = registry.get(name)
-    assert isinstance(factory, SqlAlchemySessionFactory)
-    return factory.settings
+    return registry.settings(name)
 
 
 def _faults(read: Callable[[], object]) -> list[str]:
@@ -162,7 +159,7 @@ def test_both_tables_of_a_file_at_once_are_a_fault(write: Callable[[str], Path])
         "[databases.default]\nurl = 'sqlite://'\n"
         "[tool.sessionfactory.databases.default]\nurl = 'sqlite://'\n"
     )
-    problem = "stands beside [databases]; say it in one of the two places"
+    problem = "is there beside [databases]; use one of the two"
     assert _faults(lambda: SessionFactoryRegistry.from_toml(file)) == [
         f"tool.sessionfactory ({file}): {problem}"
     ]
@@ -208,8 +205,8 @@ def test_faults_of_a_file_and_of_the_environment_name_their_origin(
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"[databases.default]\nurl = \n", "is no TOML: Invalid value (at line 2, column 7)"),
-        (b"[databases.default\n", "is no TOML: Expected ']' at the end of a table declaration"),
+        (b"[databases.default]\nurl = \n", "not valid TOML: Invalid value (at line 2, column 7)"),
+        (b"[databases.default\n", "not valid TOML: Expected ']' at the end of a table declaration"),
         (b"# caf\xe9\n", "the file is not UTF-8 text"),
         (b"databases = 5\n", "expected a table of databases"),
         (b"databases.default = 5\n", "expected a table of settings"),
@@ -218,8 +215,8 @@ def test_faults_of_a_file_and_of_the_environment_name_their_origin(
         (b"[tool]\nsessionfactory = 'x'\n", "expected a table"),
         (b"[[tool.sessionfactory]]\n", "expected a table"),
         (b"[tool.sessionfactory.database.x]\n", "unknown table; expected 'databases'"),
-        (b"x = " + b"[" * 5000, "is no TOML"),
-        (b"x = " + b"9" * 5000, "is no TOML"),
+        (b"x = " + b"[" * 5000, "not valid TOML"),
+        (b"x = " + b"9" * 5000, "not valid TOML"),
     ],
     ids=lambda given: str(given)[:30],
 )
@@ -247,11 +244,9 @@ def test_a_file_that_is_not_there_is_a_fault(tmp_path: Path) -> None:
         f"{missing}: the file cannot be read: No such file or directory"
     ]
     assert _faults(lambda: read(tmp_path)) == [
-        f"{tmp_path}: the file cannot be read: Is a directory"
+        f"{tmp_path}: the file cannot be read: it is a directory"
     ]
-    assert _faults(lambda: read(null)) == [
-        f"{null}: the file cannot be read: its name is no file's name"
-    ]
+    assert _faults(lambda: read(null)) == [f"{null}: the file cannot be read: invalid file name"]
 
 
 def test_the_null_factory_says_what_to_add_to_a_mapping() -> None:

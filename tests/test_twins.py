@@ -21,7 +21,7 @@ RENAMES: Final = {
     r"\ban Async(?=[A-Z])": "a ",  # prose: "an AsyncSession"
     r"Async(?=[A-Z])": "",  # AsyncSession, AbstractAsyncContextManager
     r"async_(?=session_factory|work)": "",  # check_async_session_factory
-    r"\b(run_in_transaction|retry)_async\b": r"\1",  # a function's name ends in it
+    r"\b(run_in_transaction|retry|lend|side_by_side)_async\b": r"\1",  # functions
     r"asynccontextmanager": "contextmanager",
     r"\baclose\b": "close",
     r"__a(?=enter__|exit__)": "__",
@@ -33,6 +33,7 @@ RENAMES: Final = {
 
 _IN_ONE_GREENLET: Final = "the async half does all of it in one greenlet"
 _KEPT: Final = "an AsyncEngine is made from the engine, once, and kept"
+_BOTH: Final = "it serves both halves"
 _CANCELLED: Final = "tasks are cancelled, and threads are not: `lasting`"
 _OWN_BIND: Final = "an AsyncSession has a bind of its own, an AsyncConnection"
 _NO_AWAIT: Final = "__init__ cannot await, so that the sync twin prepares the content for both"
@@ -54,7 +55,7 @@ PAIRS: Final = (
     Twins(
         "interfaces.py",
         "interfaces.py",
-        {"makes_sessions": "concerns factories of either half"},
+        dict.fromkeys(("Half", "_ProtocolMeta", "_Interface", "makes_sessions", "half_of"), _BOTH),
     ),
     Twins("null.py", "null.py"),
     Twins(
@@ -71,14 +72,14 @@ PAIRS: Final = (
             "SqlAlchemySessionFactory._lasting": "tasks are cancelled, threads are not",
             "SqlAlchemySessionFactory._engine": _KEPT,
             "SqlAlchemySessionFactory.engine": _KEPT,
-            "SqlAlchemySessionFactory.close": f"{_KEPT} until then",
+            "SqlAlchemySessionFactory.start_close": f"{_KEPT} until then",
             "SqlAlchemySessionFactory._opener": "its sessions are of the lasting class",
         },
     ),
     Twins(
         "registry/registry.py",
         "registry/registry_async.py",
-        {"SessionFactoryRegistry.ping": "threads wait side by side in a pool, tasks by gather()"},
+        {"SessionFactoryRegistry._set_up": "names its half"},
     ),
     Twins(
         "transactions/retry.py",

@@ -1,63 +1,38 @@
-"""What the sources said: merged, checked, and remembered with where each value came from."""
+"""What the sources of a configuration hold: merged, checked, each value with its origin."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import Final, TypeAlias, TypeVar, cast
+from collections.abc import Iterator, Mapping  # noqa: TC003 - attrs resolves the annotations
+from typing import Final, TypeAlias, cast
 
 import attrs
 
 from sessionfactory.config.masking import Secret, is_secret_key
 from sessionfactory.config.settings import DatabaseSettings
 from sessionfactory.config.validation import structure, under
-from sessionfactory.config.values import Table, as_table, near, shown
+from sessionfactory.config.values import Table, as_table, is_slip, near, shown
 from sessionfactory.errors import Fault, SettingsError
 
-V = TypeVar("V")
 DEFAULT: Final = "default"
 NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
-NO_TEXT: Final = frozenset({"engine_options", "url_secrets"})
-"""Settings that are tables of their own, whose keys are no settings."""
+OPTIONS: Final = "engine_options"
+OWN_TABLES: Final = frozenset({OPTIONS, "url_secrets"})
+"""Settings that are tables whose keys are no settings."""
 _DEEPEST: Final = 2
 _BAD_NAME: Final = "expected a name of a-z, 0-9 and _, beginning with a letter"
-
-
-class Masked(Mapping[str, V]):
-    """A mapping whose values no traceback shows, for it stands in the frames that read it."""
-
-    def __init__(self, given: Mapping[str, V]) -> None:
-        self._given = given
-
-    def __getitem__(self, key: str) -> V:
-        return self._given[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._given)
-
-    def __len__(self) -> int:
-        return len(self._given)
-
-    def __repr__(self) -> str:
-        return f"<{len(self)} masked values>"
-
 
 Path: TypeAlias = tuple[str, ...]
 
 
-def mask(given: Mapping[str, V]) -> Mapping[str, V]:
-    """Mask a mapping; what is none is returned as it is, for the reader to refuse."""
-    return given if as_table(given) is None else Masked(given)
-
-
 @attrs.frozen
 class Place:
-    """Where a configuration stands, and how a person would add a database to it."""
+    """Where a configuration is kept, and how a person would add a database to it."""
 
     kind: str
     """``"environment"``, ``"mapping"`` or the name of a file."""
     tables: str = "databases."
-    """What stands before a database's name in the header of its table."""
+    """What comes before the name of a database in the header of its table."""
 
     def way_to_add(self, name: str) -> str:
         """Return what to do to configure a database here."""
@@ -76,7 +51,7 @@ class Place:
 
 @attrs.define
 class Source:
-    """What one source says, before it is checked: values by database, and their origins."""
+    """What one source holds, before it is checked: values by database, and their origins."""
 
     place: Place
     databases: dict[str, dict[str, object]] = attrs.field(
@@ -84,8 +59,14 @@ class Source:
     )
     origins: dict[tuple[str, str], str] = attrs.field(factory=dict[tuple[str, str], str])
     faults: list[Fault] = attrs.field(factory=list[Fault])
+    warnings: list[str] = attrs.field(factory=list[str])
+    """What can be used, but is probably not what was meant."""
     empty: set[str] = attrs.field(factory=set[str])
     """Names of variables that are set to nothing."""
+    variables: frozenset[str] = attrs.field(default=frozenset(), repr=False)
+    """The names of all variables, among which a misspelt one may be."""
+    hint: str = ""
+    """What to do where a database is not one of this program's."""
 
     def put(self, name: str, path: Path, value: object, origin: str) -> None:
         """Note one value; secrets are masked from here on."""
@@ -93,17 +74,18 @@ class Source:
         table = self.databases.setdefault(name, {})
         for section in sections:
             inner = table.setdefault(section, {})
-            if not isinstance(inner, dict):  # a file says ``pool = 5``: ``structure`` will tell
+            if not isinstance(inner, dict):  # a file has ``pool = 5``: ``structure`` reports it
                 return
             table = cast("dict[str, object]", inner)
-        secret = isinstance(value, str) and (last in {"url", "replicas"} or is_secret_key(last))
-        table[last] = Secret(value) if secret and isinstance(value, str) else value
+        is_secret = last in {"url", "replicas"} or is_secret_key(last)
+        hidden = isinstance(value, str) and is_secret and path[0] != OPTIONS
+        table[last] = Secret(value) if hidden and isinstance(value, str) else value
         self.origins[name, ".".join(path)] = origin
 
 
 @attrs.frozen
 class Configuration:
-    """The databases that were configured, and where every value came from."""
+    """The databases that are configured, and where every value came from."""
 
     databases: Mapping[str, DatabaseSettings] = attrs.field(factory=dict[str, DatabaseSettings])
     factories: Mapping[str, str] = attrs.field(factory=dict[str, str])
@@ -112,6 +94,9 @@ class Configuration:
     places: tuple[Place, ...] = (Place("mapping"),)
     """What was read, in the order in which a person would look for a missing database."""
     empty: frozenset[str] = frozenset()
+    variables: frozenset[str] = attrs.field(default=frozenset(), repr=False)
+    warnings: tuple[str, ...] = ()
+    """What the sources have that is probably not what was meant."""
 
     def missing(self, name: str, known: tuple[str, ...] = ()) -> str:
         """Return the sentence that says how to configure ``name``, with a near name if there is."""
@@ -119,7 +104,9 @@ class Configuration:
         hint = near(name, {other: other for other in known})
         variable = variable_for(name)
         blank = f" ({variable} is set, but empty)" if variable in self.empty else ""
-        return f"Database {name!r} is not configured: {ways}{blank}{hint}"
+        slips = sorted(other for other in self.variables if is_slip(other, variable))
+        slip = f" ({slips[0]} is set, which is not {variable})" if slips else ""
+        return f"Database {name!r} is not configured: {ways}{blank}{slip}{hint}"
 
     def traced(self, name: str, error: SettingsError) -> SettingsError:
         """Return the error of building ``name``, with its path and origin in this configuration."""
@@ -133,10 +120,10 @@ def variable_for(name: str, path: str = "url") -> str:
 
 
 def from_settings(databases: Mapping[str, DatabaseSettings]) -> Configuration:
-    """Return the configuration of databases whose settings code made.
+    """Return the configuration of databases whose settings were made in code.
 
     Raises:
-        SettingsError: a name is no name, or a value no settings.
+        SettingsError: a name is not allowed, or a value is no ``DatabaseSettings``.
     """
     if as_table(databases) is None:
         problem = "expected a mapping of databases, such as {'default': DatabaseSettings(url)}"
@@ -154,22 +141,24 @@ def from_settings(databases: Mapping[str, DatabaseSettings]) -> Configuration:
 
 
 def configure(*sources: Source) -> Configuration:
-    """Check what the sources say, later ones winning value by value.
+    """Check what the sources hold, later ones winning value by value.
 
     Raises:
         SettingsError: everything that is wrong with it.
     """
     merged = _merge(sources)
     configuration, built = _build(merged)
-    told = [*(fault for source in sources for fault in source.faults), *_misnamed(sources)]
-    paths = {fault.path for fault in told}
-    faults = [*told, *(fault for fault in built if fault.path not in paths)]
+    found = [*(fault for source in sources for fault in source.faults), *_misnamed(sources)]
+    paths = {fault.path for fault in found}
+    faults = [*found, *(fault for fault in built if fault.path not in paths)]
     if faults:
         raise SettingsError(faults)
     return attrs.evolve(
         configuration,
         places=tuple(source.place for source in sources),
         empty=frozenset(merged.empty),
+        variables=merged.variables,
+        warnings=tuple(warning for source in sources for warning in source.warnings),
     )
 
 
@@ -189,14 +178,24 @@ def _build(source: Source) -> tuple[Configuration, list[Fault]]:
             databases[name] = structure(table, DatabaseSettings)
         except SettingsError as error:
             origins = {(name, "url"): absent} | source.origins
-            faults += [_traced(name, fault, origins) for fault in error.faults]
+            traced = [_traced(name, fault, origins) for fault in error.faults]
+            faults += [_with_hint(source, name, fault) for fault in traced]
     return Configuration(databases, factories, source.origins), faults
+
+
+def _with_hint(source: Source, name: str, fault: Fault) -> Fault:
+    # A URL that is missing or foreign may belong to another program in the same environment.
+    if name == DEFAULT or fault.path != f"{name}.url":
+        return fault
+    return Fault(fault.path, f"{fault.problem}{source.hint}", fault.origin)
 
 
 def _merge(sources: tuple[Source, ...]) -> Source:
     merged = Source(sources[-1].place)
     for source in sources:
         merged.empty |= source.empty
+        merged.variables |= source.variables
+        merged.hint = merged.hint or source.hint
         for name, table in source.databases.items():
             merged.databases.setdefault(name, {})
             for path, value in flat(cast("Table", table)):
@@ -216,25 +215,34 @@ def _misnamed(sources: tuple[Source, ...]) -> list[Fault]:
         plain = sorted(v for v in variables if v.startswith("DATABASE_"))
         long = sorted(v for v in variables if v.startswith("DEFAULT_DATABASE_"))
         if source.place.kind == "environment" and plain and long:
-            problem = f"{plain[0]} and {long[0]} speak of the same database; use one prefix"
+            problem = f"{plain[0]} and {long[0]} configure the same database; use one prefix"
             faults.append(Fault(DEFAULT, problem, source.place.kind))
     return faults
 
 
 def _traced(name: str, fault: Fault, origins: Mapping[tuple[str, str], str]) -> Fault:
     setting = fault.path.partition("[")[0]  # one of several replicas
-    return under(shown(name), Fault(fault.path, fault.problem, origins.get((name, setting))))
+    origin = origins.get((name, setting))
+    if origin is None and setting in OWN_TABLES:  # a fault of the table has the origin of its keys
+        keys = {v for (db, path), v in origins.items() if (db, setting) == (name, _first(path))}
+        origin = ", ".join(sorted(keys)) or None
+    return under(shown(name), Fault(fault.path, fault.problem, origin))
+
+
+def _first(path: str) -> str:
+    return path.partition(".")[0]
 
 
 def flat(table: Table, above: Path = ()) -> Iterator[tuple[Path, object]]:
     """Yield every value of a nested table with its path.
 
-    No deeper than settings go: a table nested further is one value, and will be told as unknown.
+    No deeper than settings go: a table nested further is one value, and is reported as unknown.
     """
     for key, value in table.items():
         path = (*above, str(key))
         inner = as_table(value)
-        if inner and path[0] not in NO_TEXT and len(path) <= _DEEPEST:
+        is_text = inner is not None and all(isinstance(key, str) for key in inner)
+        if inner and is_text and path[0] != "url_secrets" and len(path) <= _DEEPEST:
             yield from flat(inner, path)
         else:
             yield path, value

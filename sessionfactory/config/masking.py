@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final, Never
+from typing import TYPE_CHECKING, Final, Generic, Never, Protocol, TypeVar, runtime_checkable
 
 from sqlalchemy import URL
 from sqlalchemy.engine import make_url
@@ -22,13 +22,53 @@ _UNESCAPED: Final = (
     " write %40, %2F or %3A, or give the password as a setting of its own"
 )
 _EXAMPLE = "a database URL such as postgresql://user@host/name or sqlite:///file.db"
+V = TypeVar("V")
+
+
+@runtime_checkable
+class UrlLike(Protocol):
+    """A URL of another library that knows its own text: pydantic's ``PostgresDsn``, for one."""
+
+    def unicode_string(self) -> str:
+        """Return the URL as text, password included."""
+        ...
+
+
+@runtime_checkable
+class SecretLike(Protocol):
+    """A secret of another library: pydantic's ``SecretStr``."""
+
+    def get_secret_value(self) -> str:
+        """Return the text."""
+        ...
+
+
+class Masked(Generic[V]):
+    """A value that no error tracker looks into, because it is no container.
+
+    Trackers print the variables of each frame, and walk through mappings and sequences instead of
+    calling ``repr``. So a mapping that holds secrets is inside of such a value wherever an error
+    may pass.
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: V) -> None:
+        self._value = value
+
+    def reveal(self) -> V:
+        """Return the value. Do not bind it to a local variable of a frame that may raise."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "<masked>"
 
 
 class Secret:
     """A text that no ``repr``, ``str``, ``asdict``, log, error or traceback shows.
 
-    ``reveal()`` is the only way to the text. A secret compares by its text, and is not pickled:
-    a pickle is a text that travels.
+    ``reveal()`` is the only way to the text. A secret compares by its text. It is not pickled: a
+    pickle would carry the text elsewhere.
     """
 
     __slots__ = ("_text",)
@@ -65,7 +105,7 @@ class Secret:
 
 
 def is_secret_key(key: str) -> bool:
-    """Say whether a query key or connect argument of this name holds a secret."""
+    """Return whether a query key or connect argument of this name holds a secret."""
     return _SECRET_KEY.search(key) is not None
 
 
@@ -75,7 +115,7 @@ def parse_url(value: object) -> URL:
     Raises:
         ValueError: it is no URL, or one whose secret would end up in the wrong part.
     """
-    text = value.reveal() if isinstance(value, Secret) else value
+    text = _text_of(value)
     if isinstance(text, URL):
         url = text.set(drivername="postgresql") if text.drivername == "postgres" else text
     elif isinstance(text, str):
@@ -90,8 +130,16 @@ def parse_url(value: object) -> URL:
     return url
 
 
+def _text_of(value: object) -> object:
+    if isinstance(value, Secret):
+        return value.reveal()
+    if isinstance(value, UrlLike):
+        return value.unicode_string()
+    return value.get_secret_value() if isinstance(value, SecretLike) else value
+
+
 def _make_url(text: str) -> URL:
-    if text.startswith("postgres://"):  # what Heroku and libpq call it; SQLAlchemy does not
+    if text.startswith("postgres://"):  # the name of Heroku and libpq, which SQLAlchemy dropped
         text = text.replace("postgres://", "postgresql://", 1)
     try:
         return make_url(text)
@@ -138,7 +186,7 @@ def take_secrets(url: URL) -> tuple[URL, dict[str, Secret]]:
 
 
 def with_secrets(url: URL, password: Secret | None, query: Mapping[str, Secret]) -> URL:
-    """Put secrets back into a URL; the result is for the driver's eyes only."""
+    """Put secrets back into a URL; only the driver gets the result."""
     if password is not None:
         url = url.set(password=password.reveal())
     return url.update_query_dict({key: secret.reveal() for key, secret in query.items()})

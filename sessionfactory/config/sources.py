@@ -5,32 +5,33 @@ Every value remembers where it came from.
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
+
+import attrs
 
 from sessionfactory.config.configuration import Configuration, Place, Source, configure, flat
-from sessionfactory.config.environment import read_variables, unreadable
-from sessionfactory.config.values import as_table, shown
+from sessionfactory.config.environment import read_variables
+from sessionfactory.config.files import MOST_OF_A_CONFIGURATION, read_text
+from sessionfactory.config.values import Table, as_table, shown
 from sessionfactory.errors import Fault
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+
+    from sessionfactory.config.masking import Masked
 
 
-def read_mapping(mapping: Mapping[str, object]) -> Configuration:
+def read_mapping(mapping: Masked[object]) -> Configuration:
     """Read ``{"default": {"url": …, "pool": {"size": 10}}}``.
 
     Raises:
         SettingsError: everything that is wrong with it.
     """
-    return configure(_tables(Place("mapping", ""), mapping))
+    return configure(_tables(Place("mapping", ""), mapping.reveal()))
 
 
-def read_toml(
-    path: str | os.PathLike[str], environ: Mapping[str, str] | None = None
-) -> Configuration:
+def read_toml(path: str | os.PathLike[str], environ: Masked[object] | None = None) -> Configuration:
     """Read ``[databases.default]`` (or ``[tool.sessionfactory.databases.default]``) of a file.
 
     Args:
@@ -46,13 +47,26 @@ def read_toml(
     return configure(source, read_variables(environ, None))
 
 
-def read_environ(environ: Mapping[str, str], names: frozenset[str] | None = None) -> Configuration:
+def read_environ(
+    environ: Masked[object],
+    names: frozenset[str] | None = None,
+    overrides: Masked[object] | None = None,
+) -> Configuration:
     """Read the variables of all databases, or of those in ``names``.
+
+    Args:
+        environ: the variables.
+        names: the databases to read.
+        overrides: values that win over the variables, as ``read_mapping`` takes them.
 
     Raises:
         SettingsError: everything that is wrong with them.
     """
-    return configure(read_variables(environ, names))
+    source = read_variables(environ, names)
+    if overrides is None:
+        return configure(source)
+    more = _tables(Place("mapping", ""), overrides.reveal())
+    return attrs.evolve(configure(source, more), places=(source.place,))
 
 
 def _tables(place: Place, given: object) -> Source:
@@ -77,13 +91,9 @@ def _tables(place: Place, given: object) -> Source:
 def _toml_tables(path: FilePath) -> Source:
     place = Place(str(path))
     try:
-        content = path.read_bytes()
-    except (OSError, ValueError) as error:
-        return Source(place, faults=[Fault("", unreadable(error), place.kind)])
-    try:
-        document = tomllib.loads(content.decode())
-    except (ValueError, RecursionError) as error:  # TOML and Unicode errors are ValueErrors
-        return Source(place, faults=[Fault("", _reason(error), place.kind)])
+        document = _document(read_text(path, MOST_OF_A_CONFIGURATION))
+    except ValueError as error:
+        return Source(place, faults=[Fault("", str(error), place.kind)])
     tool = as_table(document.get("tool", {}))
     if tool is None:
         return Source(place, faults=[Fault("tool", "expected a table", place.kind)])
@@ -92,9 +102,7 @@ def _toml_tables(path: FilePath) -> Source:
     own = as_table(tool["sessionfactory"])
     if own is None or "databases" in document:
         problem = (
-            "expected a table"
-            if own is None
-            else "stands beside [databases]; say it in one of the two places"
+            "expected a table" if own is None else "is there beside [databases]; use one of the two"
         )
         return Source(place, faults=[Fault("tool.sessionfactory", problem, place.kind)])
     source = _tables(Place(place.kind, "tool.sessionfactory.databases."), own.get("databases", {}))
@@ -108,11 +116,15 @@ def _toml_tables(path: FilePath) -> Source:
     return source
 
 
-def _reason(error: ValueError | RecursionError) -> str:
-    if isinstance(error, tomllib.TOMLDecodeError):
-        return f"is no TOML: {error}"  # which names line and column
-    if isinstance(error, RecursionError):
-        return "is no TOML that can be read: it is nested too deeply"
-    if isinstance(error, UnicodeDecodeError):
-        return unreadable(error)
-    return f"is no TOML that can be read: {error}"
+def _document(text: str) -> Table:
+    import tomllib  # noqa: PLC0415 - only those who have a file need it
+
+    try:
+        return cast("Table", tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        problem = f"not valid TOML: {error}"  # which names line and column
+    except RecursionError:
+        problem = "not valid TOML: it is nested too deeply"
+    except ValueError as error:
+        problem = f"not valid TOML: {error}"
+    raise ValueError(problem)

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypeVar, cast, get_args, get_origin
 import attrs
 from sqlalchemy import URL
 
-from sessionfactory.config.masking import Secret, parse_url
+from sessionfactory.config.masking import Secret, SecretLike, parse_url
 from sessionfactory.config.rotating_secret import RotatingSecret
 from sessionfactory.config.values import (
     as_table,
@@ -162,6 +162,8 @@ def _to_secret(given: object) -> Secret:
         return given
     if isinstance(given, str):
         return Secret(given)
+    if isinstance(given, SecretLike):
+        return Secret(given.get_secret_value())
     if callable(given):
         return RotatingSecret(cast("Callable[[], str]", given))
     raise ValueError(f"expected text, got {kind_of(given)}")

@@ -211,3 +211,12 @@ def _copied(table: Table, depth: int) -> dict[object, object]:
         key: value if (inner := as_table(value)) is None else _copied(inner, depth + 1)
         for key, value in table.items()
     }
+
+
+def as_option(text: str) -> object:
+    """Return what TOML would make of an option's text: a truth value, a number, or the text."""
+    if text in {"true", "false"}:
+        return text == "true"
+    if _INTEGER.fullmatch(text) and str(int(text)) == text:
+        return int(text)
+    return float(text) if _DECIMAL.fullmatch(text) and "." in text else text

@@ -6,7 +6,7 @@ import threading
 import time
 from contextlib import nullcontext, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Final, Never, cast
+from typing import TYPE_CHECKING, Final, Never, TypeAlias, cast
 
 from sessionfactory.drivers import connections, server_processes, sqlalchemy_private
 from sessionfactory.errors import ClosedError
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sessionfactory.pool.waiting import Waiting
     from sessionfactory.status import Holder
 
+CutHold: TypeAlias = "tuple[Hold, Holder]"
 _GRACE: Final = 0.2
 """Seconds that a cancelled statement has to give its connection back before that is closed, and
 then as many to close it: ``close(timeout=T)`` returns by T + 0.5 s."""
@@ -82,16 +83,38 @@ class CutConnection:
         raise self.refusal
 
 
-def drain(engine: Engine, ledger: Ledger, deadline: float, waiting: Waiting) -> tuple[Holder, ...]:
+def cut_own(ledger: Ledger, waiting: Waiting) -> tuple[CutHold, ...]:
+    """Cut what this thread or task holds: it cannot come back while its holder waits here.
+
+    Returns:
+        what was cut, and who held it.
+    """
+    own = tuple(hold for hold in ledger.holds if _is_ours(hold))
+    cut = tuple((hold, hold.holder) for hold in own)
+    _cut(ledger, own, waiting, [], _close_own)
+    return cut
+
+
+def drain(
+    engine: Engine,
+    ledger: Ledger,
+    deadline: float,
+    waiting: Waiting,
+    cut: tuple[CutHold, ...],
+) -> tuple[Holder, ...]:
     """Wait until no connection is out; cut those that are late, here and on the server.
+
+    Args:
+        engine: whose connections.
+        ledger: the books about them.
+        deadline: until when they may come back.
+        waiting: how this half waits.
+        cut: what was cut already, because the closer held it.
 
     Returns:
         the holders that were cut off.
     """
-    # What this thread or task holds cannot come back while it waits here; and nothing runs on it.
-    own = tuple(hold for hold in ledger.holds if _is_ours(hold))
-    holders = [hold.holder for hold in own]
-    _cut(ledger, own, waiting, [], _close_own)
+    own, holders = [hold for hold, _ in cut], [holder for _, holder in cut]
     waiting.until(lambda: not ledger.holds, ledger, deadline)
     end = min(time.monotonic(), deadline) + 2 * _GRACE
     late = ledger.holds

@@ -13,7 +13,7 @@ from sessionfactory.config.values import as_table
 from sessionfactory.drivers import connections, dialects, sqlalchemy_private, tls
 from sessionfactory.drivers.psycopg_pipeline import installation
 from sessionfactory.engine import credentials, failover, forks, pgbouncer, sqlite, timeouts, views
-from sessionfactory.engine.drain import dispose, drain, strike_out
+from sessionfactory.engine.drain import CutHold, cut_own, dispose, drain, strike_out
 from sessionfactory.engine.options import TransactionOptions
 from sessionfactory.engine.ping import Pinger
 from sessionfactory.errors import ClosedError, Fault, SettingsError
@@ -85,6 +85,7 @@ class ManagedEngine:
         self._engine: Engine | None = None
         self._reading: Engine | None = None
         self._lock = threading.Lock()
+        self._cut: tuple[CutHold, ...] = ()
         self._waiting = Tasks() if is_async else Threads()
         self._pinger = Pinger(self._waiting)
         size, overflow = _pool_size(settings, self._url)
@@ -146,6 +147,18 @@ class ManagedEngine:
         with self._lock:
             self.ledger.closed = True
 
+    def start_close(self) -> None:
+        """Refuse new sessions, and cut what the calling thread or task holds itself."""
+        self.refuse_sessions()
+        engine = self._engine
+        if engine is not None:
+            cast("LedgerPool", engine.pool).wake()
+            self._cut += cut_own(self.ledger, self._waiting)
+
+    def wait_idle(self, deadline: float) -> None:
+        """Wait until no connection is out, or for the deadline."""
+        self._waiting.until(lambda: not self.ledger.holds, self.ledger, deadline)
+
     def close(self, timeout: float) -> tuple[Holder, ...]:
         """Refuse new sessions, wait for connections that are out, cut what is late, dispose.
 
@@ -153,15 +166,14 @@ class ManagedEngine:
             the holders that were cut off.
         """
         deadline = time.monotonic() + timeout
-        self.refuse_sessions()
+        self.start_close()
         with self._lock:
             engine, self._engine = self._engine, None
         if engine is None:
             return ()
         self._reading = None
-        cast("LedgerPool", engine.pool).wake()
         try:
-            return drain(engine, self.ledger, deadline, self._waiting)
+            return drain(engine, self.ledger, deadline, self._waiting, self._cut)
         finally:  # whatever interrupts the waiting
             dispose(engine, self.ledger, self._waiting)
 

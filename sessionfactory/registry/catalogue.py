@@ -1,4 +1,4 @@
-"""Which factory a name means at this moment; what both registries share, for it never waits."""
+"""Which factory a name means; what both registries share, for it never waits."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
+import attrs
+
 from sessionfactory.errors import ClosedError, NotConfiguredError, SettingsError
-from sessionfactory.interfaces import makes_sessions
-from sessionfactory.registry.custom_factories import make_factory
+from sessionfactory.interfaces import half_of, makes_sessions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -16,8 +17,23 @@ if TYPE_CHECKING:
 
     from sessionfactory.config.configuration import Configuration
     from sessionfactory.config.settings import DatabaseSettings
+    from sessionfactory.errors import Fault
+    from sessionfactory.interfaces import Half
 
 F = TypeVar("F")
+
+
+@attrs.frozen
+class Makers(Generic[F]):
+    """How one half makes what a catalogue holds."""
+
+    half: Half
+    build: Callable[[DatabaseSettings, str], F]
+    """Makes the factory of a database."""
+    null: Callable[[str], F]
+    """Makes the factory of a database that is not configured, from the reason."""
+    lend: Callable[[F], F]
+    """Takes from a factory what only its owner may do."""
 
 
 class Catalogue(Generic[F]):
@@ -25,43 +41,54 @@ class Catalogue(Generic[F]):
 
     Args:
         configuration: the databases that are configured.
-        build: makes the factory of a database.
-        null: makes the factory of a database that is not configured, from the reason.
-        require: names that must be configured.
+        makers: how the factories of this half are made.
+        require: names that must be configured and usable: their factories are made at once, which
+            checks the driver, but connects to nothing.
 
     Raises:
         NotConfiguredError: databases of ``require`` are missing; the message names all of them.
+        SettingsError: databases of ``require`` cannot be used; all faults of all of them.
     """
 
     def __init__(
-        self,
-        configuration: Configuration,
-        build: Callable[[DatabaseSettings, str], F],
-        null: Callable[[str], F],
-        require: Iterable[str],
+        self, configuration: Configuration, makers: Makers[F], require: Iterable[str]
     ) -> None:
-        self._configuration = configuration
-        self._build = build
-        self._null = null
+        self.configuration = configuration
+        self._makers = makers
         self._lock = threading.RLock()
         self._built: dict[str, F] = {}  # in the order of building
+        self._lent: dict[str, F] = {}  # what is handed out, of those built and registered
         self._registered: dict[str, F] = {}
         self._overrides: dict[str, list[tuple[F, F]]] = {}
         self._closed = False
-        missing = [self.missing(name) for name in several(require) if name not in self.names]
+        required = several(require)
+        missing = [self.missing(name) for name in required if name not in self.names]
         if missing:
             raise NotConfiguredError("\n".join(missing))
+        faults = [fault for name in required for fault in self._faults_of(name)]
+        if faults:
+            raise SettingsError(faults)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names that are configured or registered, sorted."""
-        return tuple(sorted({*self._configuration.databases, *self._registered}))
+        return tuple(sorted({*self.configuration.databases, *self._registered}))
 
     def missing(self, name: str) -> str:
         """Return the sentence that says how to configure a database."""
         if not isinstance(name, str):
             raise TypeError(f"the name of a database is text, not {type(name).__name__}")
-        return self._configuration.missing(name, self.names)
+        return self.configuration.missing(name, self.names)
+
+    def settings(self, name: str) -> DatabaseSettings:
+        """Return the settings of a database that is configured."""
+        if name not in self.configuration.databases:
+            raise NotConfiguredError(
+                f"The factory registered as {name!r} has no settings here"
+                if name in self._registered
+                else self.missing(name)
+            )
+        return self.configuration.databases[name]
 
     def get(self, name: str) -> F:
         """Return the factory of a database; the null factory if it is not configured."""
@@ -70,13 +97,13 @@ class Catalogue(Generic[F]):
                 return self._overrides[name][-1][0]
             if self._closed:
                 raise ClosedError(f"The registry is closed; it gives no factory for {name!r}")
-            for factories in (self._registered, self._built):
-                if name in factories:
-                    return factories[name]
-            if name not in self._configuration.databases:
-                return self._null(self.missing(name))
+            if name in self._lent:
+                return self._lent[name]
+            if name not in self.configuration.databases:
+                return self._makers.null(self.missing(name))
             factory = self._built[name] = self._make(name)
-            return factory
+            lent = self._lent[name] = self._makers.lend(factory)
+            return lent
 
     def reader(self, name: str) -> F:
         """Return the read-only factory of a database."""
@@ -101,7 +128,7 @@ class Catalogue(Generic[F]):
         return engine
 
     def is_missing(self, name: str) -> bool:
-        """Say whether a name means the null factory."""
+        """Return whether a name means the null factory."""
         return name not in self._overrides and name not in self.names
 
     def watched(self, names: Iterable[str] | None) -> tuple[str, ...]:
@@ -111,20 +138,22 @@ class Catalogue(Generic[F]):
 
     def register(self, name: str, factory: F) -> None:
         """Give a name to a factory made elsewhere; a name that is taken is a ``ValueError``."""
-        _refuse_no_factory("register", factory)
+        self._refuse("register", factory)
         with self._lock:
             if self._closed:
                 raise ClosedError(f"The registry is closed; it takes no factory for {name!r}")
             if name in self.names:
                 raise ValueError(f"There is a database {name!r} already; override() replaces one")
             self._registered[name] = factory
+            self._lent[name] = self._makers.lend(factory)
 
     def override(self, name: str, factory: F, reader: F | None) -> AbstractContextManager[None]:
         """Replace a factory and its reader for the length of a block."""
-        entry = (factory, factory if reader is None else reader)
-        for each in entry:
-            _refuse_no_factory("override", each)
-        return self._overridden(name, entry)
+        given = (factory, factory if reader is None else reader)
+        for each in given:
+            self._refuse("override", each)
+        lent, reading = (self._makers.lend(each) for each in given)
+        return self._overridden(name, (lent, reading))
 
     @contextmanager
     def _overridden(self, name: str, entry: tuple[F, F]) -> Generator[None]:
@@ -148,20 +177,34 @@ class Catalogue(Generic[F]):
         return built
 
     def _make(self, name: str) -> F:
-        settings = self._configuration.databases[name]
-        kind = self._configuration.factories.get(name)
+        settings = self.configuration.databases[name]
+        kind = self.configuration.factories.get(name)
         try:
-            if kind is not None:
-                return cast("F", make_factory(kind, settings, name))
-            return self._build(settings, name)
+            if kind is None:
+                return self._makers.build(settings, name)
+            from sessionfactory.registry.custom_factories import make_factory  # noqa: PLC0415 - rare
+
+            return cast("F", make_factory(kind, settings, name))
         except SettingsError as error:
-            raise self._configuration.traced(name, error) from None
+            raise self.configuration.traced(name, error) from None
 
+    def _faults_of(self, name: str) -> Iterable[Fault]:
+        try:
+            self.get(name)
+        except SettingsError as error:
+            return error.faults
+        return ()
 
-def _refuse_no_factory(what: str, given: object) -> None:
-    # Types forbid it; the untyped caller is told here, and not by whoever opens a session later.
-    if not makes_sessions(given):
-        raise TypeError(f"{what} takes a session factory, not {type(given).__name__}")
+    def _refuse(self, what: str, given: object) -> None:
+        # Types forbid it; an untyped caller learns it here, and not when a session is opened.
+        if not makes_sessions(given):
+            raise TypeError(f"{what} takes a session factory, not {type(given).__name__}")
+        half = half_of(given)
+        if half is not None and half != self._makers.half:
+            raise TypeError(
+                f"{what} takes a session factory of the {self._makers.half} half, and"
+                f" {type(given).__name__} is of the {half} half"
+            )
 
 
 def several(names: Iterable[str]) -> tuple[str, ...]:

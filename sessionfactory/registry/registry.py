@@ -1,70 +1,75 @@
-"""Names to factories: the one object that the composition root knows, instead of module globals."""
+"""Names to factories: the object that the composition root has in place of module globals."""
 
 from __future__ import annotations
 
 import os
-import time
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final, Generic, Protocol, Self, cast
+from functools import partial
+from typing import TYPE_CHECKING, Generic, Protocol, Self, cast
 
+from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 from typing_extensions import TypeVar
 
 from sessionfactory.config import sources
-from sessionfactory.config.configuration import DEFAULT, Configuration, from_settings, mask
+from sessionfactory.config.configuration import Configuration, from_settings
+from sessionfactory.config.hide_arguments import unseen
+from sessionfactory.config.masking import Masked
 from sessionfactory.errors import ClosedError, SessionFactoryError
+from sessionfactory.interfaces import SessionFactory
 from sessionfactory.null import NullSessionFactory
-from sessionfactory.registry.catalogue import Catalogue, several
+from sessionfactory.registry.borrowed import lend
+from sessionfactory.registry.catalogue import Makers, several
+from sessionfactory.registry.closing import Closing, is_ours
+from sessionfactory.registry.registry_base import NO_DATABASES, RegistryBase
+from sessionfactory.registry.side_by_side import results, side_by_side
 from sessionfactory.sessions.factory import S, SqlAlchemySessionFactory
 from sessionfactory.status import Health
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from contextlib import AbstractContextManager
-
-    from sqlalchemy import Engine
 
     from sessionfactory.config.settings import DatabaseSettings
-    from sessionfactory.interfaces import SessionFactory
-    from sessionfactory.status import Holder, PoolStatus
+    from sessionfactory.status import Holder
 
 T = TypeVar("T", bound=Session, default=Session)
-_NO_DATABASES: Final[Mapping[str, DatabaseSettings]] = {}
 
 
 class _Managed(Protocol):
-    """What our factories have beyond the interface; others may have some of it."""
+    """What our factories have beyond the interface; custom ones may have a part of it."""
 
     def ping(self, *, timeout: float) -> Health: ...
-    def status(self) -> PoolStatus: ...
+    def wait_idle(self, deadline: float) -> None: ...
     def close(self, *, timeout: float) -> tuple[Holder, ...]: ...
 
 
-class SessionFactoryRegistry(Generic[S]):
+@unseen
+class SessionFactoryRegistry(RegistryBase[SessionFactory[S], Engine], Generic[S]):
     """Picks a session factory by name, from configuration.
 
-    Nothing is built until it is asked for. The registry closes what it built, and nothing that was
-    registered. A name without settings gives a ``NullSessionFactory``, whose error says what to
-    set. Thread-safe.
+    Nothing is built until it is asked for, but for the databases of ``require``. The registry
+    closes what it built, and nothing that was registered. A name without settings gives a
+    ``NullSessionFactory``, whose error names the setting to add. Thread-safe.
 
     Args:
         databases: the settings of each database.
         session_class: the class of the sessions.
-        require: names that must be configured.
+        require: names that must be configured, with a driver that is installed.
+        strict: refuse what would be a warning, and check all databases as if they were required.
 
     Raises:
         NotConfiguredError: databases of ``require`` are missing; the message names all of them.
-        SettingsError: a name is no name.
+        SettingsError: a name is not allowed, or a required database cannot be used.
     """
 
     def __init__(
         self,
-        databases: Mapping[str, DatabaseSettings] = _NO_DATABASES,
+        databases: Mapping[str, DatabaseSettings] = NO_DATABASES,
         *,
         session_class: type[S] = Session,  # type: ignore[assignment]  # the default of S
         require: Iterable[str] = (),
+        strict: bool = False,
     ) -> None:
-        self._fill(from_settings(databases), session_class, require)
+        self._set_up(from_settings(databases), session_class, require, strict=strict)
 
     @classmethod
     def from_mapping(
@@ -73,6 +78,7 @@ class SessionFactoryRegistry(Generic[S]):
         *,
         session_class: type[T] = Session,  # type: ignore[assignment]  # the default of T
         require: Iterable[str] = (),
+        strict: bool = False,
     ) -> SessionFactoryRegistry[T]:
         """Read ``{"default": {"url": …, "pool": {"size": 10}}}``.
 
@@ -80,8 +86,8 @@ class SessionFactoryRegistry(Generic[S]):
             SettingsError: everything that is wrong with it.
             NotConfiguredError: databases of ``require`` are missing.
         """
-        mapping = mask(mapping)
-        return cls._of(sources.read_mapping(mapping), session_class, require)
+        given, mapping = Masked[object](mapping), {}
+        return cls._of(sources.read_mapping(given), session_class, require, strict=strict)
 
     @classmethod
     def from_toml(
@@ -91,6 +97,7 @@ class SessionFactoryRegistry(Generic[S]):
         environ: Mapping[str, str] | None = None,
         session_class: type[T] = Session,  # type: ignore[assignment]  # the default of T
         require: Iterable[str] = (),
+        strict: bool = False,
     ) -> SessionFactoryRegistry[T]:
         """Read ``[databases.default]`` of a TOML file, or ``[tool.sessionfactory.databases.…]``.
 
@@ -98,39 +105,47 @@ class SessionFactoryRegistry(Generic[S]):
             path: the file.
             environ: variables that win over the file, value by value: usually ``os.environ``.
             session_class: the class of the sessions.
-            require: names that must be configured.
+            require: names that must be configured, with a driver that is installed.
+            strict: refuse what would be a warning, and check all databases.
 
         Raises:
             SettingsError: everything that is wrong with it.
             NotConfiguredError: databases of ``require`` are missing.
         """
-        environ = None if environ is None else mask(environ)
-        return cls._of(sources.read_toml(path, environ), session_class, require)
+        given, environ = None if environ is None else Masked[object](environ), None
+        return cls._of(sources.read_toml(path, given), session_class, require, strict=strict)
 
     @classmethod
-    def from_env(
+    def from_env(  # noqa: PLR0913 - named, and each with a default
         cls,
-        environ: Mapping[str, str] = os.environ,
+        environ: Mapping[str, str] | None = None,
         *,
         names: Iterable[str] | None = None,
+        overrides: Mapping[str, object] | None = None,
         session_class: type[T] = Session,  # type: ignore[assignment]  # the default of T
         require: Iterable[str] = (),
+        strict: bool = False,
     ) -> SessionFactoryRegistry[T]:
         """Read ``DATABASE_URL``, ``DATABASE_POOL_SIZE``, ``ANALYTICS_DATABASE_URL``, ….
 
         Args:
-            environ: the variables.
+            environ: the variables; by default those of the process.
             names: the databases to read; by default all that have variables.
+            overrides: values that win over the variables, as ``from_mapping`` takes them; for what
+                only code can express.
             session_class: the class of the sessions.
-            require: names that must be configured.
+            require: names that must be configured, with a driver that is installed.
+            strict: refuse what would be a warning, and check all databases.
 
         Raises:
             SettingsError: everything that is wrong with the variables.
             NotConfiguredError: databases of ``require`` are missing.
         """
-        environ = mask(environ)
+        given, environ = Masked[object](os.environ if environ is None else environ), None
+        more, overrides = None if overrides is None else Masked[object](overrides), None
         wanted = None if names is None else frozenset(several(names))
-        return cls._of(sources.read_environ(environ, wanted), session_class, require)
+        configuration = sources.read_environ(given, wanted, more)
+        return cls._of(configuration, session_class, require, strict=strict)
 
     @classmethod
     def _of(
@@ -138,53 +153,26 @@ class SessionFactoryRegistry(Generic[S]):
         configuration: Configuration,
         session_class: type[T] = Session,  # type: ignore[assignment]  # the default of T
         require: Iterable[str] = (),
+        *,
+        strict: bool = False,
     ) -> SessionFactoryRegistry[T]:
         registry = cast("SessionFactoryRegistry[T]", cls.__new__(cls))
-        registry._fill(configuration, session_class, require)  # noqa: SLF001 - our own
+        registry._set_up(configuration, session_class, require, strict=strict)  # noqa: SLF001 - our own
         return registry
 
-    def _fill(
-        self, configuration: Configuration, session_class: type[S], require: Iterable[str]
+    def _set_up(
+        self,
+        configuration: Configuration,
+        session_class: type[S],
+        require: Iterable[str],
+        *,
+        strict: bool,
     ) -> None:
         def build(settings: DatabaseSettings, name: str) -> SessionFactory[S]:
             return SqlAlchemySessionFactory(settings, name=name, session_class=session_class)
 
-        self._catalogue: Catalogue[SessionFactory[S]] = Catalogue(
-            configuration, build, NullSessionFactory, require
-        )
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names that are configured or registered, sorted."""
-        return self._catalogue.names
-
-    def get(self, name: str = DEFAULT) -> SessionFactory[S]:
-        """Return the factory of a database; the null factory if it is not configured.
-
-        Raises:
-            ClosedError: the registry is closed.
-            SettingsError: no engine could be built from its settings.
-        """
-        return self._catalogue.get(name)
-
-    def reader(self, name: str = DEFAULT) -> SessionFactory[S]:
-        """Return a factory whose transactions are read-only.
-
-        Raises:
-            ClosedError: the registry is closed.
-            NotConfiguredError: the factory was registered, and has no reader.
-            SettingsError: the database has no read-only transactions.
-        """
-        return self._catalogue.reader(name)
-
-    def engine(self, name: str = DEFAULT) -> Engine:
-        """Return the engine of a database: for Alembic, ``create_all``, tools.
-
-        Raises:
-            ClosedError: the registry is closed.
-            NotConfiguredError: the database is not configured, or its factory has no engine.
-        """
-        return cast("Engine", self._catalogue.engine(name))
+        makers: Makers[SessionFactory[S]] = Makers("sync", build, NullSessionFactory, lend)
+        self._fill(configuration, makers, require, strict=strict)
 
     def ping(
         self, *, names: Iterable[str] | None = None, timeout: float = 2.0
@@ -196,57 +184,17 @@ class SessionFactoryRegistry(Generic[S]):
             timeout: seconds to wait at most.
         """
         wanted = self._catalogue.watched(names)
-        if not wanted:
-            return {}
-        with ThreadPoolExecutor(len(wanted), thread_name_prefix="sessionfactory-ping") as threads:
-            answers = {name: threads.submit(self._ping, name, timeout) for name in wanted}
-        return {name: answer.result() for name, answer in answers.items()}
-
-    def status(self, *, names: Iterable[str] | None = None) -> dict[str, PoolStatus]:
-        """Return what the pools hold; by default those of the factories built so far.
-
-        Factories that count nothing, such as a registered ``sessionmaker``, are left out.
-        """
-        factories = {name: self.get(name) for name in self._catalogue.watched(names)}
-        return {
-            name: cast("_Managed", factory).status()
-            for name, factory in factories.items()
-            if hasattr(factory, "status")
-        }
-
-    def register(self, name: str, factory: SessionFactory[S]) -> None:
-        """Give a name to a factory made elsewhere, which the registry never closes.
-
-        Raises:
-            ValueError: the name is taken.
-            TypeError: this is no session factory.
-        """
-        self._catalogue.register(name, factory)
-
-    def override(
-        self,
-        name: str,
-        factory: SessionFactory[S],
-        *,
-        reader: SessionFactory[S] | None = None,
-    ) -> AbstractContextManager[None]:
-        """Replace a factory for the length of a block, as tests do; the real one is never given.
-
-        Args:
-            name: the database.
-            factory: what ``get`` returns in the block.
-            reader: what ``reader`` returns; by default ``factory`` too.
-
-        Raises:
-            TypeError: this is no session factory.
-        """
-        return self._catalogue.override(name, factory, reader)
+        outcomes = side_by_side([partial(self._ping, name, timeout) for name in wanted])
+        return dict(zip(wanted, results(outcomes), strict=True))
 
     def close(self, *, timeout: float = 10.0) -> dict[str, tuple[Holder, ...]]:
-        """Close what was built here, newest first, all of it even if one fails.
+        """Close what was built here, all of it even if one fails.
+
+        All databases refuse new sessions at once, drain under one deadline, and are cut side by
+        side when it is over. Custom factories are closed in turn, newest first.
 
         Args:
-            timeout: seconds for all of them together.
+            timeout: seconds for all of them together; half a second later, all is over.
 
         Returns:
             by name, the holders that were cut off; databases that drained in time are left out.
@@ -254,35 +202,24 @@ class SessionFactoryRegistry(Generic[S]):
         Raises:
             ExceptionGroup: what the factories raised while they were closed.
         """
-        deadline = time.monotonic() + timeout
-        cut: dict[str, tuple[Holder, ...]] = {}
-        errors: list[Exception] = []
-        interrupt: BaseException | None = None
-        for name, factory in self._catalogue.shut():
-            if not hasattr(factory, "close"):
-                continue
-            try:
-                left = max(0.0, deadline - time.monotonic())
-                cut[name] = cast("_Managed", factory).close(timeout=left)
-            except Exception as error:  # noqa: BLE001 - the others are closed all the same
-                error.add_note(f"while closing the database {name!r}")
-                errors.append(error)
-            except BaseException as error:  # noqa: BLE001 - somebody is in a hurry; the same, at once
-                interrupt, deadline = error, 0.0
-        if interrupt is not None:
-            raise interrupt
-        if errors:
-            raise ExceptionGroup("databases that could not be closed", errors)
-        return {name: holders for name, holders in cut.items() if holders}
+        closing = Closing(self._catalogue.shut(), timeout, "close")
+        closing.refuse_sessions()
+        for name, factory in closing.factories:
+            managed = cast("_Managed", factory)
+            with closing.reporting(name):
+                if is_ours(factory):
+                    managed.wait_idle(closing.deadline)
+                else:
+                    closing.cut[name] = managed.close(timeout=closing.left)
+        late = [cast("_Managed", factory) for _, factory in closing.late]
+        calls = [partial(factory.close, timeout=0.0) for factory in late]
+        return closing.finish(side_by_side(calls))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__}: {', '.join(self.names) or 'no databases'}>"
 
     def _ping(self, name: str, timeout: float) -> Health:
         try:
@@ -297,5 +234,5 @@ class SessionFactoryRegistry(Generic[S]):
             return Health("ok", None, "this kind of factory cannot be pinged")
         try:
             return cast("_Managed", factory).ping(timeout=timeout)
-        except Exception as error:  # noqa: BLE001 - another kind's; the others' answers count
+        except Exception as error:  # noqa: BLE001 - a custom factory's; the other answers count
             return Health("unreachable", None, f"the ping failed: {error!r}")

@@ -186,6 +186,18 @@ class SqlAlchemySessionFactory(Generic[S]):
         """Return what the pool holds, and who holds its connections."""
         return self._managed.status()
 
+    def start_close(self) -> None:
+        """Refuse new sessions, and cut the connections that the caller holds itself.
+
+        ``close`` does it first. A registry does it on all of its factories before it closes any.
+        """
+        self._managed.start_close()
+        self._open = self._open_to_write = None
+
+    def wait_idle(self, deadline: float) -> None:
+        """Wait until no connection is out, or for the deadline, on the clock of ``monotonic``."""
+        self._managed.wait_idle(deadline)
+
     def close(self, *, timeout: float = 10.0) -> tuple[Holder, ...]:
         """Refuse new sessions, wait for connections that are out, dispose of the engine.
 
@@ -200,8 +212,7 @@ class SqlAlchemySessionFactory(Generic[S]):
         Returns:
             the holders that were cut off.
         """
-        self._managed.refuse_sessions()
-        self._open = self._open_to_write = None
+        self.start_close()
         return self._managed.close(timeout)
 
     def __enter__(self) -> Self:

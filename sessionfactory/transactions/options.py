@@ -109,7 +109,7 @@ def with_options(  # noqa: PLR0913 - one keyword for each option
         TypeError: this is no session factory.
     """
     given: object = sessions
-    if not makes_sessions(given) or hasattr(given, "session_factory"):  # of a ``scoped_session``
+    if not makes_sessions(given):
         raise TypeError(f"with_options takes a session factory, not {type(given).__name__}")
     options = TransactionOptions(
         isolation_level=isolation_level,

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from sessionfactory.config.configuration import DEFAULT, Place, Source, configure, mask
+from sessionfactory.config.configuration import DEFAULT, Place, Source, configure
 from sessionfactory.config.environment import read_variables
+from sessionfactory.config.masking import Masked
 from sessionfactory.errors import NotConfiguredError
 from sessionfactory.null import NullSessionFactory
 from sessionfactory.registry.registry import SessionFactoryRegistry
@@ -42,11 +43,13 @@ def make_registry(urls: Mapping[str, str]) -> SessionFactoryRegistry:
     Raises:
         SettingsError: everything that is wrong with them.
     """
-    urls = mask(urls)  # a failing test run may print the local variables of this frame
+    # A failing test run may print the local variables of this frame.
+    given, urls = Masked(urls), {}
     options = Source(_Options())
-    for name in urls:
-        options.put(name, ("url",), urls[name], options.place.origin(name))
-    sources = (options,) if urls else (read_variables(mask(os.environ), None), options)
+    for name in given.reveal():
+        options.put(name, ("url",), given.reveal()[name], options.place.origin(name))
+    variables = () if given.reveal() else (read_variables(Masked(os.environ), None),)
+    sources = (*variables, options)
     return SessionFactoryRegistry._of(configure(*sources))  # noqa: SLF001 - our own
 
 

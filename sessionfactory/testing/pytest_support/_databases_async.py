@@ -36,7 +36,7 @@ async def async_sessions(
         IsolationError: at the end, if a session is still open where nothing is rolled back; it is
             cut off, and the message says where it was opened.
     """
-    configuration = as_registry(registry)._catalogue._configuration  # noqa: SLF001 - our own
+    configuration = as_registry(registry)._catalogue.configuration  # noqa: SLF001 - our own
     mine = AsyncSessionFactoryRegistry._of(_for_async(configuration, name))  # noqa: SLF001 - our own
     try:
         sessions = mine.get(name)
@@ -54,10 +54,10 @@ def _for_async(configuration: Configuration, name: str) -> Configuration:
     """Return the configuration with a driver that serves this half, too."""
     settings = configuration.databases.get(name)
     if settings is None or _has_async_driver(settings.url):
-        return configuration
+        return attrs.evolve(configuration, warnings=())  # the sync half has given them
     url = settings.url.set(drivername=settings.url.get_backend_name())
     databases = {**configuration.databases, name: attrs.evolve(settings, url=url)}
-    return attrs.evolve(configuration, databases=databases)
+    return attrs.evolve(configuration, databases=databases, warnings=())
 
 
 def _has_async_driver(url: URL) -> bool:

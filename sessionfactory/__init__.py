@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         SessionSettings,
         SqliteSettings,
     )
+    from sessionfactory.drivers.error_codes import is_transient
     from sessionfactory.errors import (
         AfterCommitError,
         ClosedError,
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
     from sessionfactory.transactions.options import with_options
     from sessionfactory.transactions.retry import run_in_transaction
     from sessionfactory.transactions.retry_async import run_in_transaction_async
-    from sessionfactory.transactions.transient import is_transient
     from sessionfactory.transactions.verification.marker import marker_table
 
 __version__ = "0.1.0"
@@ -132,7 +132,7 @@ _MODULES = {
     "transactions.verification.marker": ("marker_table",),
     "transactions.retry": ("run_in_transaction",),
     "transactions.retry_async": ("run_in_transaction_async",),
-    "transactions.transient": ("is_transient",),
+    "drivers.error_codes": ("is_transient",),
     "transactions.options": ("with_options",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}

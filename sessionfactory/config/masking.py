@@ -16,7 +16,6 @@ _MASK: Final = "'***'"
 _SECRET_KEY = re.compile(
     r"passw|pwd|passphrase|secret|token|api_?key|access_?key|credential|odbc_connect", re.IGNORECASE
 )
-_SQLITE: Final = frozenset({"sqlite", "sqlite+pysqlite", "sqlite+aiosqlite"})
 _UNESCAPED: Final = (
     "the user name or password holds an unescaped '@', '/' or ':';"
     " write %40, %2F or %3A, or give the password as a setting of its own"
@@ -159,11 +158,19 @@ def _is_ambiguous(text: str) -> bool:
 
 
 def _problem_with(url: URL) -> str | None:
-    if url.drivername in _SQLITE and (url.host or url.username or url.password):
+    if not takes_password(url) and (url.host or url.username or url.password):
         return "write sqlite:///file.db for a relative path, sqlite:////dir/file.db for another"
     if url.get_backend_name() != "sqlite" and "@" in f"{url.host}{url.database}":
         return _UNESCAPED
     return None
+
+
+def takes_password(url: URL) -> bool:
+    """Return whether a database may have a password: files of SQLite have none, if not encrypted.
+
+    Drivers that encrypt them are called after their cipher.
+    """
+    return url.get_backend_name() != "sqlite" or "cipher" in url.drivername
 
 
 def take_secrets(url: URL) -> tuple[URL, dict[str, Secret]]:

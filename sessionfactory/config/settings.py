@@ -14,7 +14,7 @@ import attrs
 from sqlalchemy import URL  # noqa: TC002 - attrs resolves the annotations
 
 from sessionfactory.config.hide_arguments import unseen
-from sessionfactory.config.masking import Secret, is_secret_key, take_secrets
+from sessionfactory.config.masking import Secret, is_secret_key, take_secrets, takes_password
 from sessionfactory.config.validation import settle
 from sessionfactory.config.values import SHORTEST, as_table, at_least, checked, more_than
 from sessionfactory.errors import Fault
@@ -225,7 +225,7 @@ class DatabaseSettings:
         passwords = [secrets.pop(key) for key in ("", "password") if key in secrets]
         if "password" in sound and self.password is not None:
             passwords.append(self.password)
-        if passwords and url.drivername.startswith("sqlite") and "cipher" not in url.drivername:
+        if passwords and not takes_password(url):
             faults.append(Fault("password", "SQLite has none"))
         if len(set(passwords)) > 1:
             faults.append(

@@ -1,16 +1,15 @@
-"""Which driver a URL means, in either half, and how its words become that driver's."""
+"""Which driver a URL means, in either half, and how a URL's words become that driver's."""
 
 from __future__ import annotations
 
-import inspect
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote, urlencode
 
 from sqlalchemy.engine.default import DefaultDialect
 
 from sessionfactory.config.values import near
-from sessionfactory.drivers import sqlalchemy_private
+from sessionfactory.drivers import known, sqlalchemy_private
+from sessionfactory.drivers.driver import unchanged
 from sessionfactory.errors import Fault, SettingsError
 
 if TYPE_CHECKING:
@@ -41,11 +40,6 @@ _KNOWN_DRIVERS: Final = {
         *("mariadb", "sqlite", "sqlite+aiosqlite", "oracle", "mssql"),
     )
 }
-_HOW_TO_INSTALL: Final = {
-    "psycopg": 'pip install "sessionfactory[postgres]"',
-    "pymysql": 'pip install "sessionfactory[mysql]"',
-    "mysqldb": 'pip install "sessionfactory[mysql]"',
-}
 
 
 def with_driver(url: URL, *, is_async: bool = False) -> URL:
@@ -58,10 +52,10 @@ def with_driver(url: URL, *, is_async: bool = False) -> URL:
 
 
 def is_asynchronous(url: URL) -> bool:
-    """Say whether a URL names a driver of the async half only."""
+    """Return whether a URL names a driver of the async half only."""
     try:
         dialect = url.get_dialect()
-    except Exception:  # noqa: BLE001 - there is none; whoever loads it will tell
+    except Exception:  # noqa: BLE001 - there is none: ``load_dialect`` reports it
         return False
     return bool(dialect.is_async)
 
@@ -96,10 +90,10 @@ def load_dialect(url: URL, *, is_async: bool = False) -> type[Dialect]:
         driver_module = found.import_dbapi()
     except ImportError as error:
         driver = url.get_driver_name()
-        how = _HOW_TO_INSTALL.get(driver, f"pip install {error.name or driver}")
-        raise _fault(f"the driver {driver!r} cannot be imported; {how}") from error
-    if url.get_driver_name() == "asyncpg":
-        _refuse_unknown_to_asyncpg(url, driver_module)
+        package = known.named(driver).install or error.name or driver
+        problem = f"the driver {driver!r} cannot be imported; pip install {package}"
+        raise _fault(problem) from error
+    _refuse_unknown_keys(url, driver_module)
     return found
 
 
@@ -125,63 +119,45 @@ def _fault(problem: str, path: str = "url") -> SettingsError:
     return SettingsError([Fault(path, problem)])
 
 
-# What libpq's drivers take in a URL, and asyncpg in its ``dsn`` only.
-_DSN_KEYS: Final = frozenset(
-    {"application_name", "options", "sslcert", "sslcrl", "sslkey", "sslmode", "sslnegotiation"}
-    | {"sslpassword", "sslrootcert", "ssl_max_protocol_version", "ssl_min_protocol_version"}
-)
-# What SQLAlchemy takes out of the URL itself, and a libpq key that has a keyword of ours.
-_NOT_ASYNCPGS: Final = frozenset(
-    {"prepared_statement_cache_size", "prepared_statement_name_func", "connect_timeout"}
-)
-_CHANNEL_BINDING: Final = "channel_binding"
-
-
-def _refuse_unknown_to_asyncpg(url: URL, adapted: Any) -> None:
+def _refuse_unknown_keys(url: URL, dbapi: Any) -> None:
     """Refuse query keys that would be a ``TypeError`` at the first connection, or not be obeyed."""
-    known = {*inspect.signature(adapted.asyncpg.connect).parameters, *_DSN_KEYS, *_NOT_ASYNCPGS}
+    driver = known.named(url.get_driver_name())
+    understood = {} if driver.query_keys is None else {key: key for key in driver.query_keys(dbapi)}
     faults = [
-        Fault("url", f"asyncpg knows no query key {key!r}; take it away, or write postgresql://")
+        Fault("url", f"{driver.name} knows no query key {key!r}{near(key, understood)}")
         for key in url.query
-        if key not in known | {_CHANNEL_BINDING}
+        if understood and key not in understood
     ]
-    if url.query.get(_CHANNEL_BINDING) == "require":
-        problem = "asyncpg has no channel binding; take channel_binding away, or use psycopg"
-        faults.append(Fault("url", problem))
+    faults += [
+        Fault("url", problem)
+        for (key, value), problem in driver.refusals.items()
+        if url.query.get(key) == value
+    ]
     if faults:
         raise SettingsError(faults)
 
 
-def speak_asyncpg(engine: Engine) -> None:
-    """Have an engine on asyncpg understand the query keys of libpq's drivers, such as sslmode."""
+def translate_arguments(engine: Engine) -> None:
+    """Make an engine understand query keys that its driver has other words for, such as sslmode."""
     dialect = engine.dialect
-    if dialect.driver != "asyncpg":
-        return
+    translate = known.named(dialect.driver).translate
     opened = dialect.connect
 
     def connect(*arguments: object, **keywords: object) -> DBAPIConnection:
-        return opened(*arguments, **_for_asyncpg(keywords))
+        return opened(*arguments, **translate(keywords))
 
-    sqlalchemy_private.connect_through(dialect, connect)
+    if translate is not unchanged:
+        sqlalchemy_private.connect_through(dialect, connect)
 
 
 def close_quietly(engine: Engine) -> None:
-    """Have a connection closed in silence, and wholly, that its server ended first.
+    """Make an engine close connections that the server ended first without an error in the log.
 
     An asynchronous driver's ``close()`` raises then, which SQLAlchemy logs as an error, and
-    aiomysql's leaves the socket open. The way in which SQLAlchemy closes a connection that is
-    broken says farewell, too, and lets go of it whatever comes of that. Many a connection that is
-    out when a factory closes is such a one: see ``drain``.
+    aiomysql's leaves the socket open. SQLAlchemy's way to close a broken connection is orderly,
+    too, and frees the socket whatever comes of that. Many connections that are out when a factory
+    closes have ended like this: see ``drain``.
     """
     dialect = engine.dialect
     if dialect.has_terminate and dialect.name != "sqlite":  # there is no server
         sqlalchemy_private.close_through(dialect, dialect.do_terminate)
-
-
-def _for_asyncpg(keywords: dict[str, object]) -> dict[str, object]:
-    dropped = {_CHANNEL_BINDING, "connect_timeout"}
-    said = {key: value for key, value in keywords.items() if key not in _DSN_KEYS | dropped}
-    libpq = {key: value for key, value in keywords.items() if key in _DSN_KEYS}
-    if libpq:
-        said["dsn"] = f"postgresql://?{urlencode(libpq, quote_via=quote)}"
-    return said

@@ -1,192 +1,252 @@
-"""What a driver's error means: one table, a row for each driver.
+"""What an error of a driver means: one table of all codes, and nothing about codes elsewhere.
 
 The same refusal has another code, and another place for it, in each driver; some errors have none.
+Where a driver has its codes is in ``known``.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from attrs import field, frozen
+from attrs import frozen
 from sqlalchemy.exc import DBAPIError
 
+from sessionfactory.drivers import known
 from sessionfactory.drivers.commit_stage import traceback_of
 from sessionfactory.errors import SessionFactoryError
 from sessionfactory.pool_errors import ConnectTimeoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterable, Mapping
 
-Code: TypeAlias = str | int
+    from sessionfactory.drivers.driver import Code, CodeTable, Driver
+
+Meaning: TypeAlias = Literal[
+    "conflict",
+    "lock timeout",
+    "going down",
+    "lost",
+    "not ready",
+    "too many clients",
+    "unreachable",
+    "read-only",
+    "read-only server",
+    "wrong login",
+    "refused",
+    "missing table",
+    "invalid value",
+    "unclear",
+]
 Kind: TypeAlias = Literal["conflict", "lock timeout", "lost", "away"]
-"""``"conflict"``: with another transaction, as by a deadlock. ``"lock timeout"``: another one held
-what was waited for. ``"lost"``: the connection, in the midst of its use. ``"away"``: the server
-cannot be reached, or takes nobody in."""
+"""Why a transaction is worth another attempt. ``"conflict"``: with another transaction, as by a
+deadlock. ``"lock timeout"``: another one held what was waited for. ``"lost"``: the connection,
+during its use. ``"away"``: the server cannot be reached, or accepts no connection now."""
 
-
-@frozen(kw_only=True)
-class Codes:
-    """What a database's codes mean."""
-
-    conflict: frozenset[Code]
-    lock_timeout: frozenset[Code]
-    lost: frozenset[Code] = frozenset()
-    away: frozenset[Code] = frozenset()
-    in_doubt: frozenset[Code] = frozenset()
-    """Beside ``lost`` and ``away``: as the answer to a COMMIT, these do not say how it ended."""
-
-
-READ_ONLY: Final = "25006"  # read_only_sql_transaction
-GOING_DOWN: Final = frozenset({"57P01", "57P02", "57P03"})  # told to end, crashed, not yet up
-MYSQL_READ_ONLY: Final = frozenset({1290, 1836})
-
-_POSTGRESQL: Final = Codes(
-    conflict=frozenset({"40001", "40P01"}),
-    lock_timeout=frozenset({"55P03"}),
-    # Idle for too long, in a transaction or without: the server has closed it.
-    lost=GOING_DOWN | {"08000", "08003", "08006", "08007", "08P01", "25P03", "57P05"},
-    away=frozenset({"08001", "08004"}),
+# A code of two characters is a class of SQLSTATEs. An error has every meaning that lists its code;
+# the first of them counts as the meaning.
+_TABLE: Final[Mapping[Meaning, Mapping[CodeTable, frozenset[Code]]]] = {
+    "conflict": {
+        "postgresql": frozenset({"40001", "40P01"}),
+        # 1020: MariaDB's innodb_snapshot_isolation. 1213: a deadlock, or Galera's at COMMIT.
+        "mysql": frozenset({1020, 1213}),
+        "sqlite": frozenset({5}),  # SQLITE_BUSY, and SQLITE_BUSY_SNAPSHOT with it
+        "oracle": frozenset({"ORA-08177", "ORA-00060"}),
+        # SQL Server's own numbers, where the SQLSTATE has less: 3960 is a conflict of snapshots.
+        "odbc": frozenset({"40001", 1205, 3960}),
+    },
+    "lock timeout": {
+        "postgresql": frozenset({"55P03"}),
+        "mysql": frozenset({1205, 3572}),
+        "oracle": frozenset({"ORA-00054", "ORA-30006"}),
+        "odbc": frozenset({"HYT00", 1222}),
+    },
+    "going down": {
+        "postgresql": frozenset({"57P01", "57P02"}),  # by an administrator, or by a crash
+        "mysql": frozenset({1053}),
+    },
+    "lost": {
+        # 25P03 and 57P05: idle for too long, in a transaction or without one.
+        "postgresql": frozenset({"08000", "08003", "08006", "08007", "08P01", "25P03", "57P05"}),
+        # By client and server; killed, idle for too long.
+        "mysql": frozenset({2006, 2013, 2055, 1927, 3169, 4031}),
+        "oracle": frozenset(
+            {"ORA-00028", "ORA-02396", "ORA-03113", "ORA-03114", "ORA-03135"}
+            | {"DPY-1001", "DPY-4011", "DPI-1010", "DPI-1080"}
+        ),
+        "odbc": frozenset({"08S01", "08003", "08007"}),
+    },
+    "not ready": {
+        "postgresql": frozenset({"57P03"}),  # it starts up, or shuts down
+        "mysql": frozenset({1047}),  # a node of Galera that is not, or not yet, in the cluster
+        "oracle": frozenset({"ORA-01033", "ORA-01034", "ORA-01089"}),
+    },
+    "too many clients": {
+        "postgresql": frozenset({"53300"}),
+        "mysql": frozenset({1040, 1203}),  # of the server, and of one user
+        "oracle": frozenset({"ORA-00018", "ORA-00020", "ORA-12516", "ORA-12519", "ORA-12520"}),
+    },
+    "unreachable": {
+        "postgresql": frozenset({"08001", "08004"}),
+        "mysql": frozenset({2002, 2003, 2005}),
+        "oracle": frozenset({"ORA-12514", "ORA-12541", "ORA-12170", "DPY-6005"}),
+        "odbc": frozenset({"08001", "08004", "HYT01"}),
+    },
+    "read-only": {
+        "postgresql": frozenset({"25006"}),
+        "mysql": frozenset({1792}),
+        "sqlite": frozenset({8}),
+    },
+    "read-only server": {
+        "postgresql": frozenset({"25006"}),  # the same code: a standby's transactions are read-only
+        "mysql": frozenset({1836}),  # and 1290: see _BY_TEXT
+        "oracle": frozenset({"ORA-16000"}),
+    },
+    "wrong login": {
+        "postgresql": frozenset({"28"}),
+        "mysql": frozenset({1045, 1698}),
+        "oracle": frozenset({"ORA-01017"}),
+        "odbc": frozenset({"28000", 18456}),
+    },
+    "refused": {
+        "postgresql": frozenset({"3D", "53"}),  # no such database; out of some resource
+        "mysql": frozenset({1044, 1049, 1129, 1130, 1226}),  # database, host, limits of a user
+    },
+    "missing table": {
+        "postgresql": frozenset({"42P01"}),
+        "mysql": frozenset({1146}),
+        "oracle": frozenset({"ORA-00942"}),
+        "odbc": frozenset({"42S02", 208}),
+    },
+    "invalid value": {"postgresql": frozenset({"22023"})},
+    # As the answer to a COMMIT, these do not tell how it ended.
+    "unclear": {
+        # 1180: Galera without a quorum. 1317: interrupted. 0, 2000…: the client's, about the line.
+        "mysql": frozenset({1180, 1317, 0, *range(2000, 2100)}),
+        "odbc": frozenset({"HY000", "HYT00", "HY008"}),
+    },
+}
+_KINDS: Final[Mapping[Meaning, Kind]] = {
+    "conflict": "conflict",
+    "lock timeout": "lock timeout",
+    "going down": "lost",
+    "lost": "lost",
+    "not ready": "away",
+    "too many clients": "away",
+    "unreachable": "away",
+}
+_REFUSALS: Final = frozenset[Meaning](
+    {"going down", "not ready", "too many clients", "wrong login", "refused"}
 )
-_NOT_READY: Final = 1047  # a node of Galera that is not, or not yet, part of the cluster
-_MYSQL: Final = Codes(
-    # 1020: MariaDB's innodb_snapshot_isolation.
-    conflict=frozenset({1020, 1213}),
-    lock_timeout=frozenset({1205, 3572}),
-    # By client and server; shut down, killed, idle for too long.
-    lost=frozenset({2006, 2013, 2055, 1053, 1927, 3169, 4031}),
-    away=frozenset({_NOT_READY, 2002, 2003, 2005}),
-    # 1180: Galera without a quorum. 1317: interrupted. 0, 2000…: what the client says of the line.
-    in_doubt=frozenset({1180, 1317, 0, *range(2000, 2100)}),
-)
-_SQLITE: Final = Codes(
-    conflict=frozenset({5}),  # SQLITE_BUSY, and SQLITE_BUSY_SNAPSHOT with it
-    lock_timeout=frozenset(),
-)
-_ORACLE: Final = Codes(
-    conflict=frozenset({"ORA-08177", "ORA-00060"}),
-    lock_timeout=frozenset({"ORA-00054", "ORA-30006"}),
-    lost=frozenset(
-        {"ORA-00028", "ORA-02396", "ORA-03113", "ORA-03114", "ORA-03135"}
-        | {"DPY-1001", "DPY-4011", "DPI-1010", "DPI-1080"}
+_IN_DOUBT: Final = frozenset[Meaning]({"going down", "lost", "not ready", "unreachable", "unclear"})
+_GALERA_NOT_READY: Final = 1047
+_BY_TEXT: Final[Mapping[Code, tuple[re.Pattern[str], Meaning]]] = {
+    # "running with the --… option", and "has exceeded the '…' resource".
+    1290: (re.compile("read[-_]only"), "read-only server"),
+    1226: (re.compile("connections"), "too many clients"),
+}
+"""Numbers of MySQL that mean something only together with a word of their text."""
+
+# libpq has no code for what happens while it connects; the first text that is found counts. The
+# server may be just starting or ending; any other FATAL is about the client.
+_TEXTS: Final[tuple[tuple[re.Pattern[str], Meaning], ...]] = (
+    (
+        re.compile("starting up|shutting down|recovery|not (yet )?accepting connections"),
+        "not ready",
     ),
-    away=frozenset(
-        {"ORA-01033", "ORA-01034", "ORA-01089", "ORA-12514", "ORA-12541", "ORA-12170", "DPY-6005"}
+    (
+        re.compile(
+            "too many (clients|connections)|connection slots are reserved|no more connections"
+        ),
+        "too many clients",
     ),
+    (re.compile("authentication failed"), "wrong login"),
+    (re.compile("FATAL"), "refused"),
 )
-_ODBC: Final = Codes(
-    # SQL Server's own numbers, where the SQLSTATE says less: 3960 is a conflict of snapshots.
-    conflict=frozenset({"40001", 1205, 3960}),
-    lock_timeout=frozenset({"HYT00", 1222}),
-    lost=frozenset({"08S01", "08003", "08007"}),
-    away=frozenset({"08001", "08004", "HYT01"}),
-    in_doubt=frozenset({"HY000", "HYT00", "HY008"}),
-)
-
-
-def _attribute(name: str) -> Callable[[BaseException], list[Code]]:
-    def read(error: BaseException) -> list[Code]:
-        code = getattr(error, name, None)
-        return [] if code is None else [code]
-
-    return read
-
-
-def _number(error: BaseException) -> list[Code]:
-    return [code for code in error.args[:1] if isinstance(code, int)]
-
-
-def _sqlite(error: BaseException) -> list[Code]:
-    return [code & 0xFF for code in _attribute("sqlite_errorcode")(error) if isinstance(code, int)]
-
-
-def _oracle(error: BaseException) -> list[Code]:
-    told: Any = error.args[0] if error.args else None
-    return [code for code in (getattr(told, "full_code", None),) if code]
-
-
-def _odbc(error: BaseException) -> list[Code]:
-    # The message ends in the database's own number, in brackets.
-    sqlstates = [code for code in error.args[:1] if isinstance(code, str)]
-    return [*sqlstates, *map(int, re.findall(r"\((\d+)\)", " ".join(map(str, error.args[1:]))))]
 
 
 @frozen
-class Driver:
-    """Where a driver has its codes, and what they mean."""
+class Classified:
+    """What an error means."""
 
-    codes: Codes
-    read: Callable[[BaseException], list[Code]] = field(repr=False)
+    codes: tuple[Code, ...] = ()
+    meanings: tuple[Meaning, ...] = ()
+    """In the order of the table."""
+
+    @property
+    def kind(self) -> Kind | None:
+        """Why the transaction is worth another attempt; ``None`` if it is not."""
+        return next((_KINDS[found] for found in self.meanings if found in _KINDS), None)
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the server answered, and did not let the client in."""
+        return not _REFUSALS.isdisjoint(self.meanings)
 
 
-DRIVERS: Final = {
-    "psycopg": Driver(_POSTGRESQL, _attribute("sqlstate")),
-    "psycopg2": Driver(_POSTGRESQL, _attribute("pgcode")),
-    "asyncpg": Driver(_POSTGRESQL, _attribute("sqlstate")),
-    "pymysql": Driver(_MYSQL, _number),
-    "aiomysql": Driver(_MYSQL, _number),
-    "asyncmy": Driver(_MYSQL, _number),
-    "mysql.connector": Driver(_MYSQL, _attribute("errno")),
-    "MySQLdb": Driver(_MYSQL, _number),
-    "sqlite3": Driver(_SQLITE, _sqlite),
-    "aiosqlite": Driver(_SQLITE, _sqlite),
-    "oracledb": Driver(_ORACLE, _oracle),
-    "pyodbc": Driver(_ODBC, _odbc),
-}
-"""By a part of the name of the module in which the driver's errors are defined."""
+def classify(error: BaseException) -> Classified:
+    """Return what an error means.
 
-# libpq has no code for what happens while it connects. The server may be just starting or ending;
-# else its FATAL is about who asks, and asking again does not help.
-_REFUSED: Final = re.compile("FATAL")
-_NOT_NOW: Final = re.compile("starting up|shutting down|recovery|not (yet )?accepting connections")
+    Args:
+        error: SQLAlchemy's error, the driver's, or what the pool raised. An error that is none of
+            these means nothing.
+    """
+    if isinstance(error, SessionFactoryError):
+        late = isinstance(error, ConnectTimeoutError)
+        return Classified((), ("unreachable",) if late else ())
+    cause = original(error)
+    driver = known.of_class(type(cause))
+    codes = tuple(driver.codes(cause))
+    meanings = _meanings_of(driver, codes, cause)
+    if isinstance(error, DBAPIError) and error.connection_invalidated and "lost" not in meanings:
+        meanings = (*meanings, "lost")
+    if not meanings and not codes:
+        meanings = _without_code(error, cause, driver)
+    return Classified(codes, meanings)
 
 
 def codes_of(error: BaseException) -> list[Code]:
     """Return the codes of a driver's error, or of the one that SQLAlchemy's wraps."""
     error = original(error)
-    driver = _driver_of(error)
-    return [] if driver is None else driver.read(error)
+    return known.of_class(type(error)).codes(error)
 
 
 def kind_of(error: BaseException) -> Kind | None:
-    """Say why a transaction failed, if it may succeed when it is tried again; otherwise ``None``.
+    """Return why a transaction that failed is worth another attempt; ``None`` if it is not."""
+    return classify(error).kind
+
+
+def is_transient(error: BaseException) -> bool:
+    """Return whether a transaction that failed with this error may succeed on another attempt.
+
+    That is so for a conflict with another transaction (serialization failure, deadlock, SQLite's
+    BUSY, Galera's conflict at COMMIT), a lock that was waited for too long, a connection that was
+    lost, and a server that cannot be reached, has no connection left, starts, ends, or has failed
+    over. Known are the errors of psycopg, psycopg2, pg8000, asyncpg, PyMySQL, aiomysql, asyncmy,
+    mysql-connector, mysqlclient, sqlite3, aiosqlite, SQLCipher, oracledb and pyodbc.
+
+    It does not tell whether another attempt is safe: a transaction whose COMMIT was under way may
+    have happened. ``run_in_transaction`` knows that, and repeats only what did not happen.
 
     Args:
-        error: SQLAlchemy's error, the driver's, or what the pool raised.
+        error: SQLAlchemy's error, or the driver's own.
     """
-    if isinstance(error, SessionFactoryError):
-        return "away" if isinstance(error, ConnectTimeoutError) else None
-    cause = original(error)
-    driver = _driver_of(cause)
-    found = [] if driver is None else driver.read(cause)
-    kind = None if driver is None else _meaning(driver.codes, found)
-    if kind is not None:
-        return kind
-    if isinstance(error, DBAPIError) and error.connection_invalidated:
-        return "lost"
-    if isinstance(cause, OSError):
-        return "away" if _is_of_the_line(cause) else None
-    connecting = not found and getattr(error, "statement", None) is None
-    codes = None if driver is None else driver.codes
-    return "away" if connecting and codes is _POSTGRESQL and _is_unreachable(cause) else None
+    return kind_of(error) is not None
 
 
 def is_answer(error: BaseException) -> bool:
-    """Say whether a COMMIT's error is the database's answer to it: that it did not happen.
+    """Return whether a COMMIT's error is the database's answer to it: that it did not happen.
 
-    Otherwise nobody knows: the connection was lost, or the server went down meanwhile.
+    Otherwise that is not known: the connection was lost, or the server went down meanwhile.
     """
     if isinstance(error, SessionFactoryError):
         return True  # ours, from before it was sent: the factory was closed, or the process forked
     cause = original(error)
-    driver = _driver_of(cause)
-    found = [] if driver is None else driver.read(cause)
-    if driver is None or not found:
-        return False
-    codes = driver.codes
-    if codes is _MYSQL and _NOT_READY in found:
-        return True  # away, but the node said so, and did not look at the COMMIT
-    return not (codes.lost | codes.away | codes.in_doubt).intersection(found)
+    driver = known.of_class(type(cause))
+    codes = driver.codes(cause)
+    if driver.code_table == "mysql" and _GALERA_NOT_READY in codes:
+        return True  # the node answered, and did not look at the COMMIT
+    return bool(codes) and _IN_DOUBT.isdisjoint(_meanings_of(driver, codes, cause))
 
 
 def original(error: BaseException) -> BaseException:
@@ -195,37 +255,48 @@ def original(error: BaseException) -> BaseException:
     return error if orig is None else orig
 
 
-def _meaning(codes: Codes, found: list[Code]) -> Kind | None:
-    kinds: dict[Kind, frozenset[Code]] = {
-        "conflict": codes.conflict,
-        "lock timeout": codes.lock_timeout,
-        "lost": codes.lost,
-        "away": codes.away,
-    }
-    return next((kind for kind, known in kinds.items() if known.intersection(found)), None)
+def _meanings_of(
+    driver: Driver, codes: Iterable[Code], cause: BaseException
+) -> tuple[Meaning, ...]:
+    table = driver.code_table
+    if table is None:
+        return ()
+    classes = {code[:2] for code in codes if isinstance(code, str)}
+    found: list[Meaning] = [
+        meaning
+        for meaning, by_table in _TABLE.items()
+        if not by_table.get(table, frozenset()).isdisjoint({*codes, *classes})
+    ]
+    for code in codes if table == "mysql" else ():
+        text, meaning = _BY_TEXT.get(code, (None, None))
+        if text is not None and meaning is not None and text.search(str(cause)):
+            found.append(meaning)
+    return tuple(found)
 
 
-def _driver_of(error: BaseException) -> Driver | None:
-    for kind in type(error).__mro__:  # users may have errors of their own below a driver's
-        module = f".{kind.__module__}."
-        for name, driver in DRIVERS.items():
-            if f".{name}." in module:
-                return driver
-    return None
-
-
-def _is_unreachable(error: BaseException) -> bool:
-    if not any(kind.__name__ == "OperationalError" for kind in type(error).__mro__):
-        return False
-    told = str(error)
-    return _REFUSED.search(told) is None or _NOT_NOW.search(told) is not None
+def _without_code(
+    error: BaseException, cause: BaseException, driver: Driver
+) -> tuple[Meaning, ...]:
+    """Return what an error means that has no code, and was raised while connecting."""
+    if isinstance(cause, OSError):
+        return ("unreachable",) if _is_of_the_line(cause) else ()
+    if driver.code_table != "postgresql" or getattr(error, "statement", None) is not None:
+        return ()
+    names = {kind.__name__ for kind in type(cause).__mro__}
+    if not names & driver.connect_errors:
+        return ()
+    told = str(cause)
+    for text, meaning in _TEXTS:
+        if text.search(told):
+            return (meaning,)
+    return ("unreachable",)
 
 
 def _is_of_the_line(error: BaseException) -> bool:
-    """Say whether an error of the system came from connecting, or from a driver's own socket.
+    """Return whether an error of the system came from connecting, or from a driver's own socket.
 
-    asyncpg lets these through as they are. What a service's own code meets in the network looks the
-    same, and is not ours to judge.
+    asyncpg passes these through as they are. What a service's own code meets in the network looks
+    the same, and is not ours to judge.
     """
     return any(
         module.startswith(("sqlalchemy.pool", "sqlalchemy.dialects"))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import ssl
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from sessionfactory.drivers import known
 from sessionfactory.errors import Fault, SettingsError, SettingsWarning
 
 if TYPE_CHECKING:
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
 
     from sessionfactory.config.settings import DatabaseSettings
 
-_LIBPQ: Final = frozenset({"psycopg", "psycopg2"})
-_WITH_CONTEXT: Final = frozenset({"asyncpg", "pymysql", "aiomysql", "asyncmy"})
 # A URL that says one of these has its own opinion, which wins.
 _SAID: Final = frozenset({"sslmode", "ssl", "ssl_mode", "ssl_disabled", "ssl_verify_identity"})
 _PRIVATE_SUFFIXES: Final = (".local", ".localhost", ".internal", ".lan", ".home.arpa", ".svc")
@@ -35,40 +32,14 @@ def connect_arguments(settings: DatabaseSettings, url: URL) -> dict[str, object]
     """
     if settings.tls == "driver" or _SAID & url.query.keys():
         return {}
-    driver = url.get_driver_name()
-    verify = settings.tls == "verify"
-    if driver in _LIBPQ:
-        return _for_libpq(url) if verify else {"sslmode": "require"}
-    if driver in _WITH_CONTEXT:
-        return {"ssl": _context(url, verify=verify)}
-    if driver == "mysqldb":
-        return {"ssl_mode": "VERIFY_IDENTITY" if verify else "REQUIRED"}
-    problem = f"cannot be said to the driver {driver!r}; leave it, and say it in the driver's words"
-    raise SettingsError([Fault("tls", problem)])
-
-
-def _for_libpq(url: URL) -> dict[str, object]:
-    own = Path("~/.postgresql/root.crt").expanduser()
-    if "sslrootcert" in url.query or "PGSSLROOTCERT" in os.environ or own.exists():
-        return {"sslmode": "verify-full"}
-    # The binary packages of psycopg bring an OpenSSL that does not know where this system's are.
-    paths = ssl.get_default_verify_paths()
-    known = [file for file in (paths.cafile, paths.openssl_cafile) if file and Path(file).exists()]
-    return {"sslmode": "verify-full", "sslrootcert": next(iter(known), "system")}
-
-
-def _context(url: URL, *, verify: bool) -> ssl.SSLContext:
-    given = url.query.get("sslrootcert") or url.query.get("ssl_ca")
-    file = given if isinstance(given, str) else None
-    try:
-        context = ssl.create_default_context(cafile=file)
-    except OSError as error:
-        problem = f"the file of authorities that the URL names cannot be read: {error.strerror}"
-        raise SettingsError([Fault("url", problem)]) from None
-    if not verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
+    arguments = known.named(url.get_driver_name()).tls_arguments
+    if arguments is None:
+        driver = url.get_driver_name()
+        problem = (
+            f"not supported by the driver {driver!r}; leave it, and use the driver's own words"
+        )
+        raise SettingsError([Fault("tls", problem)])
+    return arguments(url, settings.tls == "verify")
 
 
 def risk_of(settings: DatabaseSettings) -> str | None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, cast
 
 from sessionfactory.config.masking import Secret, with_secrets
 from sessionfactory.config.rotating_secret import RotatingSecret
 from sessionfactory.drivers import connections, sqlalchemy_private
+from sessionfactory.drivers.error_codes import classify
 from sessionfactory.errors import Fault, SettingsError
 
 if TYPE_CHECKING:
@@ -18,10 +19,6 @@ if TYPE_CHECKING:
 
     from sessionfactory.config.settings import DatabaseSettings
     from sessionfactory.pool.waiting import Waiting
-
-_WRONG_LOGIN: Final = "28"  # a class of SQLSTATE
-_MYSQL_WRONG_LOGIN: Final = ((1045,), (1698,))
-_SPOKEN: Final = "authentication failed"
 
 
 def hand_over(engine: Engine, settings: DatabaseSettings, waiting: Waiting) -> None:
@@ -92,14 +89,8 @@ def _connect(
 
 
 def _is_refused(outcome: object) -> bool:
-    """Say whether a database turned a password down."""
-    code = getattr(outcome, "sqlstate", None) or getattr(outcome, "pgcode", None) or ""
-    arguments: tuple[object, ...] = getattr(outcome, "args", ())
-    return isinstance(outcome, BaseException) and (
-        code.startswith(_WRONG_LOGIN)
-        or arguments[:1] in _MYSQL_WRONG_LOGIN
-        or _SPOKEN in str(outcome)  # libpq gives no code for a failed connect
-    )
+    """Return whether a database refused a password."""
+    return isinstance(outcome, BaseException) and "wrong login" in classify(outcome).meanings
 
 
 def _changes(secret: RotatingSecret, waiting: Waiting) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import text
 
 from sessionfactory.config.values import milliseconds
+from sessionfactory.drivers import connections
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -37,9 +38,8 @@ def opening(settings: Mapping[str, str]) -> tuple[str, list[str]]:
 def say(connection: Connection, settings: Mapping[str, str]) -> None:
     """Tell a transaction that has just begun; on a connection that can, together with its BEGIN."""
     statement, parameters = opening(settings)
-    driver: Any = connection.connection.driver_connection
-    send_along = getattr(driver, "send_along", None)
-    if send_along is not None and send_along(statement, parameters):
+    driver = connection.connection.dbapi_connection
+    if driver is not None and connections.send_along(driver, statement, parameters):
         return
     bound = {f"p{n}": value for n, value in enumerate(parameters, 1)}
     connection.execute(text(statement.replace("$", ":p")), bound)

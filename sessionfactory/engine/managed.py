@@ -223,7 +223,7 @@ class ManagedEngine:
         if isinstance(engine.pool, LoopBound) and not self.ledger.in_memory:
             engine.pool.replace = self._replace
         self.ledger.keep(engine.pool)
-        dialects.speak_asyncpg(engine)
+        dialects.translate_arguments(engine)
         dialects.close_quietly(engine)
         installation.install(engine, self.settings)
         credentials.hand_over(engine, self.settings, self._waiting)
@@ -271,12 +271,14 @@ def _engine_options(settings: DatabaseSettings, url: URL, *, is_async: bool) -> 
     size, overflow = _pool_size(settings, url)
     given = dict(settings.engine_options)
     theirs = given.pop("connect_args", None)
-    arguments = timeouts.connect_arguments(settings, url) | tls.connect_arguments(settings, url)
+    table = {str(name): value for name, value in (as_table(theirs) or {}).items()}
+    limits = timeouts.connect_arguments(settings, url, table)
+    arguments = tls.connect_arguments(settings, url)
     on_sqlite = url.get_backend_name() == "sqlite"
     if on_sqlite and not is_async:  # aiosqlite has a thread for each connection
         arguments["check_same_thread"] = False  # the pool hands a connection to one at a time
     ours = {*arguments, *(_COVERED_ON_SQLITE if on_sqlite else ())}
-    named = {*dict(as_table(theirs) or {}), *(_COVERED_ON_SQLITE & url.query.keys())}
+    named = {*table, *(_COVERED_ON_SQLITE & url.query.keys())}
     clash = sorted(str(name) for name in ours & named)
     if clash:
         problem = f"connect_args and url may not name what a setting covers: {', '.join(clash)}"
@@ -284,7 +286,7 @@ def _engine_options(settings: DatabaseSettings, url: URL, *, is_async: bool) -> 
     options: dict[str, object] = {
         **given,
         "echo": settings.echo,
-        "connect_args": arguments | dict(as_table(theirs) or {}),
+        "connect_args": arguments | table | limits,
         "pool_recycle": -1 if pool.recycle is None or in_memory else pool.recycle,
     }
     if pool.kind == "none" and not in_memory:

@@ -11,9 +11,8 @@ from __future__ import annotations
 from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Final
-from uuid import uuid4
 
-from sessionfactory.drivers import connections, sqlalchemy_private
+from sessionfactory.drivers import connections, known, sqlalchemy_private
 from sessionfactory.errors import Fault, SettingsError
 from sessionfactory.pool.waiting import TookLongerError
 from sessionfactory.pool_errors import ConnectTimeoutError
@@ -26,22 +25,6 @@ if TYPE_CHECKING:
     from sessionfactory.pool.waiting import Waiting
 
 
-def _unique_name() -> str:
-    """Return a name for a prepared statement that no other client of a pooler has."""
-    return f"__sessionfactory_{uuid4()}__"
-
-
-# psycopg2 prepares nothing by itself.
-_PREPARE_NOTHING: Final[dict[str, dict[str, object]]] = {
-    "psycopg": {"prepare_threshold": None},
-    "asyncpg": {
-        "statement_cache_size": 0,
-        "prepared_statement_cache_size": 0,
-        "prepared_statement_name_func": _unique_name,
-    },
-}
-
-
 def recognise(engine: Engine, settings: DatabaseSettings, waiting: Waiting) -> None:
     """Have an engine look for a pooler whenever it connects, until it found one.
 
@@ -52,7 +35,7 @@ def recognise(engine: Engine, settings: DatabaseSettings, waiting: Waiting) -> N
     Connecting raises ``SettingsError`` behind a pooler if ``pool.reset`` is ``"state"``.
     """
     dialect = engine.dialect
-    safely = _PREPARE_NOTHING.get(dialect.driver, {})
+    safely = known.named(dialect.driver).prepares_nothing
     refused = settings.pool.reset == "state"
     if dialect.name != "postgresql" or not (safely or refused):
         return

@@ -8,8 +8,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from sqlalchemy.exc import DBAPIError
-
+from sessionfactory.drivers.error_codes import classify, original
 from sessionfactory.engine import sqlite
 from sessionfactory.errors import ClosedError, SettingsError
 from sessionfactory.pool_errors import PoolExhaustedError
@@ -21,12 +20,6 @@ if TYPE_CHECKING:
 
     from sessionfactory.pool.ledger import Ledger
     from sessionfactory.pool.waiting import Waiting
-
-# What a server says that answers, and turns us away: SQLSTATE classes of PostgreSQL (28 wrong
-# password, 3D no such database, 53 too many clients, 57 starting or stopping), numbers of MySQL.
-_REFUSALS = ("28", "3D", "53", "57P")
-_MYSQL_REFUSALS = frozenset({1040, 1044, 1045, 1049, 1129, 1130, 1203, 1226, 1698})
-_SPOKEN_REFUSALS = ("FATAL:", "authentication failed")  # libpq gives no code for a failed connect
 
 
 class Pinger:
@@ -97,14 +90,6 @@ def _diagnose(error: Exception) -> Health:
         return Health("saturated", None, str(error))
     if isinstance(error, ClosedError):
         return Health("closed", None, str(error))
-    original = error.orig if isinstance(error, DBAPIError) else error
-    text = " ".join(str(original).split())
-    code = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None) or ""
-    number = original.args[0] if original is not None and original.args else None
-    refused = (
-        isinstance(error, SettingsError)
-        or code.startswith(_REFUSALS)
-        or (isinstance(number, int) and number in _MYSQL_REFUSALS)
-        or any(words in text for words in _SPOKEN_REFUSALS)
-    )
+    text = " ".join(str(original(error)).split())
+    refused = isinstance(error, SettingsError) or classify(error).is_refusal
     return Health("refused" if refused else "unreachable", None, text)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Connection, RootTransaction
 
+from sessionfactory.drivers import connections
+from sessionfactory.drivers.error_codes import classify
 from sessionfactory.drivers.sqlalchemy_private import listen_once
 from sessionfactory.errors import ReadOnlyError
 
@@ -14,8 +16,6 @@ if TYPE_CHECKING:
 
 READ_ONLY: Final = "sessionfactory_read_only"
 """The execution option of connections whose transactions are read-only."""
-_REFUSED: Final = {"25006", 1792}  # PostgreSQL's SQLSTATE, MySQL's error number
-_SQLITE_READONLY: Final = 8
 
 
 def is_read_only(source: Engine | Connection) -> bool:
@@ -37,9 +37,7 @@ def _translate(context: ExceptionContext) -> ReadOnlyError | None:
     if connection is None or not connection.get_execution_options().get(READ_ONLY):
         return None
     error = context.original_exception
-    codes = {getattr(error, "sqlstate", None), getattr(error, "pgcode", None), *error.args[:1]}
-    sqlite_code = getattr(error, "sqlite_errorcode", None) or 0
-    if not codes & _REFUSED and sqlite_code & 0xFF != _SQLITE_READONLY:
+    if "read-only" not in classify(error).meanings:
         return None
     told = " ".join(str(error).split())  # psycopg2's words end in a line break
     return ReadOnlyError(f"This transaction is read-only: {told}. Write in sessions.begin()")
@@ -70,8 +68,7 @@ class _ReadingTransaction(RootTransaction):
     def close(self) -> None:
         """End the transaction."""
         if self.is_active and not self.connection.invalidated:
-            driver: Any = self.connection.connection.driver_connection
-            status = driver.info.transaction_status
-            if status == status.INTRANS:
+            driver = self.connection.connection.dbapi_connection
+            if connections.is_in_transaction(driver):
                 self.commit()
         super().close()

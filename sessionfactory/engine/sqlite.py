@@ -10,13 +10,14 @@ import sqlite3
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import parse_qs, quote, unquote
 
 from sqlalchemy import event
 from sqlalchemy.util.concurrency import await_only
 
 from sessionfactory.config.values import milliseconds
+from sessionfactory.drivers import connections
 from sessionfactory.drivers.sqlalchemy_private import listen_once
 from sessionfactory.errors import Fault, SettingsError
 from sessionfactory.status import Health
@@ -129,11 +130,7 @@ def _spare_rollbacks(dialect: Dialect) -> None:
     rollback = dialect.do_rollback
 
     def do_rollback(connection: PoolProxiedConnection) -> None:
-        try:
-            in_transaction = cast("sqlite3.Connection", connection.driver_connection).in_transaction
-        except (AttributeError, ValueError):  # there is none any more, or it is closed
-            in_transaction = True
-        if in_transaction:
+        if connections.is_in_transaction(connection.dbapi_connection):
             rollback(connection)
 
     vars(dialect).update(do_rollback=do_rollback)
@@ -151,7 +148,7 @@ def _beginning(dialect: Dialect, how: str, *before: str) -> Dialect:
         supports_statement_cache = True
 
         def do_begin(self, dbapi_connection: PoolProxiedConnection) -> None:
-            raw = cast("sqlite3.Connection", dbapi_connection.dbapi_connection)
+            raw: Any = dbapi_connection.dbapi_connection
             if before:
                 dbapi_connection.info[_QUERY_ONLY] = True
             if raw.isolation_level is not None:  # ``None`` is how SQLAlchemy says AUTOCOMMIT

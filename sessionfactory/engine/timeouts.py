@@ -1,4 +1,4 @@
-"""Time limits: what the driver is told when it connects, and what the server is told then."""
+"""Time limits: arguments of the driver's ``connect``, and what the server is sent then."""
 
 from __future__ import annotations
 
@@ -6,54 +6,93 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import event
 
-from sessionfactory.config.values import milliseconds, whole_seconds
+from sessionfactory.config.values import as_table, milliseconds, whole_seconds
+from sessionfactory.drivers import known, libpq
 from sessionfactory.errors import Fault, SettingsError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sqlalchemy import URL, Engine
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
     from sessionfactory.config.settings import DatabaseSettings
 
 
-def connect_arguments(settings: DatabaseSettings, url: URL) -> dict[str, object]:
-    """Return what the driver is told about time limits when it connects.
+def connect_arguments(
+    settings: DatabaseSettings, url: URL, given: Mapping[str, object]
+) -> dict[str, object]:
+    """Return the arguments of the driver's ``connect`` that limit times.
+
+    The limits travel beside what the user gives in other places, and these win: the URL,
+    ``connect_args``, and with libpq a service file and the variables of its environment.
+
+    Args:
+        settings: the database.
+        url: with its driver.
+        given: the user's ``connect_args``.
+
+    Returns:
+        arguments that are to replace those of the same name in ``given``.
 
     Raises:
         SettingsError: this database does not know one of the limits.
     """
-    backend, driver = url.get_backend_name(), url.get_driver_name()
+    backend, driver = url.get_backend_name(), known.named(url.get_driver_name())
     limits = _time_limits(settings)
     unknown = [name for name in limits if name not in _KNOWN_LIMITS.get(backend, ())]
     if unknown:
-        hint = "; say sqlite.busy_timeout" if backend == "sqlite" else ""
+        hint = "; use sqlite.busy_timeout" if backend == "sqlite" else ""
         raise SettingsError([Fault(name, f"{backend} has no such limit{hint}") for name in unknown])
+    elsewhere = libpq.elsewhere(url, given) if driver.has_libpq_defaults else {}
     arguments: dict[str, object] = {}
-    if settings.connect_timeout is not None and driver == "asyncpg":
-        arguments["timeout"] = settings.connect_timeout
-    elif settings.connect_timeout is not None and driver in _CONNECT_TIMEOUTS:
-        keyword, least = _CONNECT_TIMEOUTS[driver]
-        arguments[keyword] = max(least, whole_seconds(settings.connect_timeout))
+    timeout = driver.connect_timeout
+    if settings.connect_timeout is not None and timeout is not None:
+        names = {timeout.argument, "connect_timeout"}
+        if not names & {*url.query, *given, *elsewhere}:
+            arguments |= timeout.arguments(settings.connect_timeout)
     if limits and backend == "postgresql":
-        options = _postgresql_options(limits, url)
-        arguments |= (
-            {"server_settings": {"options": options}}  # which win over those of the URL
-            if driver == "asyncpg"
-            else {"options": options}
-        )
+        if driver.startup_options is None:
+            problem = f"the driver {driver.name or url.get_driver_name()!r} cannot send it"
+            raise SettingsError([Fault(name, problem) for name in limits])
+        of_url = url.query.get("options") or elsewhere.get("options") or ()
+        theirs = [of_url] if isinstance(of_url, str) else [*of_url]
+        options = " ".join([*_postgresql_options(limits), *theirs])
+        ours = driver.startup_options(options)
+        _refuse_both({*_postgresql_settings(limits)}, {name: given.get(name) for name in ours})
+        arguments |= _merged(ours, given)
     return arguments
 
 
-# Whole seconds; libpq takes 1 as 2, and 0 as "for ever".
-_CONNECT_TIMEOUTS: Final = {
-    "psycopg": ("connect_timeout", 2),
-    "psycopg2": ("connect_timeout", 2),
-    "pymysql": ("connect_timeout", 1),
-    "aiomysql": ("connect_timeout", 1),
-    "asyncmy": ("connect_timeout", 1),
-    "mysqldb": ("connect_timeout", 1),
-    "mysqlconnector": ("connection_timeout", 1),
-}
+def _refuse_both(limits: set[str], given: Mapping[str, object]) -> None:
+    """Refuse ``connect_args`` that set a limit of the settings, for one of the two would lose."""
+    for name, value in given.items():
+        both = [limit for limit in sorted(limits) if limit in str(value)]
+        if both:
+            problem = (
+                f"connect_args and url may not name what a setting covers: {name} sets"
+                f" {', '.join(both)}; give it in one of the two places"
+            )
+            raise SettingsError([Fault("engine_options", problem)])
+
+
+def _merged(ours: dict[str, object], given: Mapping[str, object]) -> dict[str, object]:
+    """Return start-up options of ours with those of ``connect_args`` behind them, which win."""
+    merged: dict[str, object] = {}
+    for name, value in ours.items():
+        theirs = given.get(name)
+        table = as_table(theirs)
+        if isinstance(value, str):
+            merged[name] = f"{value} {theirs}" if theirs else value
+        elif table is not None:
+            of_ours = {str(key): part for key, part in (as_table(value) or {}).items()}
+            of_theirs = {str(key): part for key, part in table.items()}
+            merged[name] = {**of_theirs, **_merged(of_ours, of_theirs)}
+        else:
+            merged[name] = value
+    return merged
+
+
 _ALL_LIMITS: Final = ("statement_timeout", "lock_timeout", "idle_in_transaction_timeout")
 _KNOWN_LIMITS: Final = {"postgresql": _ALL_LIMITS, "mysql": _ALL_LIMITS, "mariadb": _ALL_LIMITS}
 
@@ -68,12 +107,10 @@ def _postgresql_settings(limits: dict[str, float]) -> dict[str, str]:
     return {names.get(name, name): str(milliseconds(limit)) for name, limit in limits.items()}
 
 
-def _postgresql_options(limits: dict[str, float], url: URL) -> str:
-    # Start-up options, so that no round trip sets them and RESET does not unset them.
-    ours = [f"-c {name}={value}" for name, value in _postgresql_settings(limits).items()]
-    theirs = url.query.get("options", ())
-    given = [theirs] if isinstance(theirs, str) else list(theirs)
-    return " ".join([*ours, *given])  # the URL's own come last, and win
+def _postgresql_options(limits: dict[str, float]) -> list[str]:
+    # Start-up options, so that no round trip sets them and RESET does not unset them. What comes
+    # later on the same line wins.
+    return [f"-c {name}={value}" for name, value in _postgresql_settings(limits).items()]
 
 
 def limit_mysql(engine: Engine, settings: DatabaseSettings) -> None:

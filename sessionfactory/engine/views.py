@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from sessionfactory.drivers import known
 from sessionfactory.engine import read_only, sqlite, timeouts
 from sessionfactory.errors import Fault, SettingsError
 from sessionfactory.pool import connection_settings
@@ -83,15 +84,16 @@ def _build(engine: Engine, options: TransactionOptions) -> Engine:
     if not options.read_only:
         return view
     read_only.translate_refusals(engine)
+    driver = known.named(engine.dialect.driver)
     if engine.dialect.name == "sqlite":
         sqlite.read_only(view, engine)
     if engine.dialect.name == "postgresql" and autocommits:
         connection_settings.stand(view, engine, connection_settings.reads_only)
-        if engine.dialect.driver == "psycopg2":  # after AUTOCOMMIT, or it has no effect
+        if driver.read_only_autocommit == "attribute":  # after AUTOCOMMIT, or it has no effect
             view.update_execution_options(postgresql_readonly=True)
-    elif engine.dialect.driver in connection_settings.IN_THE_DRIVER:
+    elif driver.has_read_only_switch:
         connection_settings.stand(view, engine, connection_settings.transactions_read_only)
-    if engine.dialect.driver == "psycopg" and not autocommits:
+    if driver.prepared_end_with_rollback and not autocommits:
         read_only.end_in_commit(view)
     return view
 
@@ -102,8 +104,8 @@ def _native(engine: Engine, options: TransactionOptions) -> dict[str, Any]:
     native: dict[str, Any] = {}
     if options.read_only:
         native[read_only.READ_ONLY] = True
-        in_the_driver = engine.dialect.driver in connection_settings.IN_THE_DRIVER
-        if name == "postgresql" and options.isolation_level != "AUTOCOMMIT" and not in_the_driver:
+        has_switch = known.named(engine.dialect.driver).has_read_only_switch
+        if name == "postgresql" and options.isolation_level != "AUTOCOMMIT" and not has_switch:
             native["postgresql_readonly"] = True
     if options.deferrable:
         native["postgresql_deferrable"] = True

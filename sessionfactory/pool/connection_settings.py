@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from sessionfactory.drivers import connections, sqlalchemy_private
+from sessionfactory.drivers import connections, known, sqlalchemy_private
 from sessionfactory.drivers.sqlalchemy_private import listen_once
 from sessionfactory.errors import Fault, SettingsError
 
@@ -112,10 +112,6 @@ def _return(connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> 
             raise
 
 
-IN_THE_DRIVER: Final = ("psycopg", "psycopg2", "asyncpg")
-"""Drivers whose connections have an attribute for it, and send nothing until they BEGIN."""
-
-
 def transactions_read_only(dialect: Dialect) -> Standing:
     """Have a driver of PostgreSQL begin its transactions as read-only.
 
@@ -137,10 +133,12 @@ def reads_only(dialect: Dialect) -> Standing:
     Behind a pooler in transaction mode the setting would fall to whomever the pooler serves next,
     so it is put only where the server's process is the one that greeted us.
     """
-    if dialect.driver not in _READS_ONLY:
-        problem = f"AUTOCOMMIT cannot be read-only on {dialect.driver}; use psycopg or asyncpg"
+    way = known.named(dialect.driver).read_only_autocommit
+    if way is None:
+        able = ", ".join(sorted(known.names(lambda one: one.read_only_autocommit is not None)))
+        problem = f"AUTOCOMMIT cannot be read-only on {dialect.driver}; use {able}"
         raise SettingsError([Fault("read_only", problem)])
-    put, take = _READS_ONLY[dialect.driver]
+    put, take = _READS_ONLY[way]
 
     def put_on(connection: DBAPIConnection) -> None:
         if not connections.send(connection, put.format(connections.backend_of(connection))):
@@ -163,10 +161,9 @@ _BY_SETTING: Final = (
     "RESET default_transaction_read_only",
 )
 _READS_ONLY: Final = {
-    "psycopg": _BY_SETTING,
-    "asyncpg": _BY_SETTING,
-    # Its attribute ``readonly`` does it, on connections that commit by themselves.
-    "psycopg2": (f"SELECT 1{_IS_DIRECT}", ""),
+    "setting": _BY_SETTING,
+    # The driver's attribute ``readonly`` does it, on connections that commit by themselves.
+    "attribute": (f"SELECT 1{_IS_DIRECT}", ""),
 }
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sessionfactory.drivers import connections
+from sessionfactory.drivers import connections, known
 from sessionfactory.errors import Fault, SettingsError
 
 if TYPE_CHECKING:
@@ -19,16 +19,12 @@ if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
-DRIVERS: Final = ("psycopg", "psycopg2", "asyncpg")
-"""Those that are known to send several statements at once, and to lose no prepared one by it."""
-
 # What Npgsql sends, and RESET ROLE: a role of the start-up options is not the session's to lose.
 # DISCARD ALL would also drop prepared statements, of which the drivers think that they are there.
 _CLEAR: Final = (
     "SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; CLOSE ALL; UNLISTEN *;"
     " SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD SEQUENCES; DISCARD TEMP"
 )
-_ISO_DATES: Final = "; SET datestyle TO 'ISO'"  # as psycopg2 said itself when it connected
 
 
 def refuse_other_databases(url: URL) -> None:
@@ -40,8 +36,9 @@ def refuse_other_databases(url: URL) -> None:
     backend, driver = url.get_backend_name(), url.get_driver_name()
     if backend != "postgresql":
         why = f'on {backend}, no driver can clear a connection; "state" is for PostgreSQL'
-    elif driver not in DRIVERS:
-        why = f'{driver} is not known to do it; for "state", use {", ".join(DRIVERS)}'
+    elif not known.named(driver).clears_state:
+        able = ", ".join(sorted(known.names(lambda one: one.clears_state)))
+        why = f'{driver} is not known to do it; for "state", use {able}'
     else:
         return
     raise SettingsError([Fault("pool.reset", f"{why}; leave the default")])
@@ -49,5 +46,6 @@ def refuse_other_databases(url: URL) -> None:
 
 def clearing(engine: Engine) -> Callable[[DBAPIConnection], object]:
     """Return what clears a connection of an engine, in one round trip; prepared statements stay."""
-    statement = _CLEAR + (_ISO_DATES if engine.dialect.driver == "psycopg2" else "")
+    repeated = known.named(engine.dialect.driver).sets_on_connect
+    statement = f"{_CLEAR}; {repeated}" if repeated else _CLEAR
     return lambda connection: connections.send(connection, statement)

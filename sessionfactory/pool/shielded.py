@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.util.concurrency import await_only, greenlet_spawn, in_greenlet
 
-from sessionfactory.drivers import connections, sqlalchemy_private
+from sessionfactory.drivers import connections, known, sqlalchemy_private
 from sessionfactory.errors import CommitUncertainError, SessionFactoryError, note_outcome
 from sessionfactory.pool.owners import current_task
 
@@ -112,7 +112,7 @@ def watch(engine: Engine) -> None:
     _finish_transactions(engine.dialect)
     if engine.dialect.has_terminate:  # otherwise it is done without waiting
         _finish_closing(engine.dialect)
-    if engine.dialect.driver == "aiosqlite":
+    if known.named(engine.dialect.driver).opens_in_thread:
         _finish_opening(engine.dialect)
 
 

@@ -21,7 +21,7 @@ from sessionfactory import (
     PoolSettings,
     SqlAlchemySessionFactory,
 )
-from sessionfactory.drivers import connections, server_processes
+from sessionfactory.drivers import asyncio_transport, connections, server_processes
 from sessionfactory.testing import FaultProxy, PostgresServer
 from tests.engine.drained import DRIVERS, Load, server_of, until_none
 from tests.pgbouncer import PgBouncer
@@ -142,9 +142,9 @@ async def test_server_that_closed_first(
         proxied = await (await session.connection()).get_raw_connection()
         driver_connection = proxied.driver_connection
     if driver != "psycopg":  # which reads only when it is asked something
-        connections._transport(driver_connection).pause_reading()
+        asyncio_transport.transport_of(driver_connection).pause_reading()
     end_of_line = select.poll()
-    end_of_line.register(connections._descriptor(driver_connection) or -1, select.POLLRDHUP)
+    end_of_line.register(connections.descriptor_of(driver_connection) or -1, select.POLLRDHUP)
     number = connections.backend_of(cast("DBAPIConnection", driver_connection))
     on_postgres = isinstance(server, PostgresServer)
     server.execute(f"SELECT pg_terminate_backend({number})" if on_postgres else f"KILL {number}")

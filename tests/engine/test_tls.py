@@ -158,7 +158,7 @@ def test_other_drivers() -> None:
     settings = DatabaseSettings("mysql://db/shop", tls="verify")
     url = settings.url.set(drivername="mysql+mysqldb")
     assert tls.connect_arguments(settings, url) == {"ssl_mode": "VERIFY_IDENTITY"}
-    with pytest.raises(SettingsError, match="tls: cannot be said to the driver 'pysqlite'"):
+    with pytest.raises(SettingsError, match="tls: not supported by the driver 'pysqlite'"):
         SqlAlchemySessionFactory(DatabaseSettings("sqlite://", tls="require"))
 
 

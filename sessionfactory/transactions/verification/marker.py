@@ -32,7 +32,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from sessionfactory.drivers.error_codes import codes_of, kind_of
+from sessionfactory.drivers.error_codes import classify, kind_of
 from sessionfactory.engine.read_only import is_read_only
 from sessionfactory.errors import SessionFactoryError
 from sessionfactory.transactions.verification.postgres_status import end_backend
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
 NAME: Final = "sessionfactory_commit"
 KEPT: Final = 3600.0
 """Seconds after which a marker is deleted: long after anybody asks for it."""
-_MISSING: Final = frozenset({"42P01", 1146, "ORA-00942", "42S02"})
-"""The codes of databases for a table that is not there."""
 _CLEANING: Final = 1 / 1000
 """How many of the transactions with a marker delete the old ones."""
 _AS_IT_IS: Final[dict[str, Any]] = {"schema_translate_map": {}}
@@ -102,7 +100,7 @@ def prepare(connection: Connection) -> Question | None:
             connection.execute(delete(table).where(old), execution_options=_AS_IT_IS)
         return _mark(connection, table)
     except DBAPIError as error:
-        if not _MISSING.intersection(codes_of(error)):
+        if "missing table" not in classify(error).meanings:
             raise
         _create(connection, table, error)
         raise MarkersMissingError(

@@ -14,7 +14,7 @@ from attrs import frozen
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from sessionfactory.drivers.error_codes import codes_of
+from sessionfactory.drivers.error_codes import classify
 from sessionfactory.transactions.verification.question import NothingWritten
 
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ _FENCE: Final = text("""
     WHERE pid = :pid AND backend_xid::text = :short
 """)
 _STATUS: Final = text(f"SELECT pg_xact_status(CAST(CAST(:xid AS text) AS xid8)), {_INCARNATION}")
-_IN_THE_FUTURE: Final = "22023"  # invalid_parameter_value: no such id was given out yet
 _OLDEST: Final = (13,)
 
 
@@ -72,7 +71,7 @@ class Status:
             try:
                 status, incarnation = connection.execute(_STATUS, {"xid": self.xid}).one()
             except DBAPIError as error:
-                if _IN_THE_FUTURE not in codes_of(error):
+                if "invalid value" not in classify(error).meanings:  # else no such id exists yet
                     raise
                 return "rolled back", ""
         if status == "aborted":

@@ -40,11 +40,17 @@ if "scope" not in inspect.signature(Dependency).parameters:
 
 __all__ = [
     "AsyncReader",
+    "AsyncReaderOf",
     "AsyncSessions",
+    "AsyncSessionsOf",
     "AsyncTransaction",
+    "AsyncTransactionOf",
     "Reader",
+    "ReaderOf",
     "Sessions",
+    "SessionsOf",
     "Transaction",
+    "TransactionOf",
     "add_error_handlers",
     "async_reader",
     "async_registry_of",
@@ -83,51 +89,69 @@ _AsyncRegistry: TypeAlias = Annotated[AsyncSessionFactoryRegistry, Depends(get_a
 # Dataclasses: equal ones are one dependency to FastAPI, in its cache and in dependency_overrides.
 # Those that are factories are coroutine functions: FastAPI runs plain functions in a thread.
 @dataclass(frozen=True, slots=True)
-class _Sessions:
-    name: str
+class SessionsOf:
+    """Finds a factory for a request; the key of ``app.dependency_overrides`` for it."""
+
+    name: str = _DEFAULT
 
     async def __call__(self, registry: _Registry) -> SessionFactory:
+        """Return the factory."""
         return registry.get(self.name)
 
 
 @dataclass(frozen=True, slots=True)
-class _Reader:
-    name: str
+class ReaderOf:
+    """Finds a factory of read-only transactions; a key of ``app.dependency_overrides``."""
+
+    name: str = _DEFAULT
 
     async def __call__(self, registry: _Registry) -> SessionFactory:
+        """Return the factory."""
         return registry.reader(self.name)
 
 
 @dataclass(frozen=True, slots=True)
-class _Transaction:
-    name: str
+class TransactionOf:
+    """Runs a transaction around an endpoint; a key of ``app.dependency_overrides``."""
+
+    name: str = _DEFAULT
 
     def __call__(self, registry: _Registry) -> Generator[Session]:
+        """Yield the session, and end its transaction."""
         with registry.get(self.name).begin() as session:
             yield session
 
 
 @dataclass(frozen=True, slots=True)
-class _AsyncSessions:
-    name: str
+class AsyncSessionsOf:
+    """Async twin of ``SessionsOf``."""
+
+    name: str = _DEFAULT
 
     async def __call__(self, registry: _AsyncRegistry) -> AsyncSessionFactory:
+        """Return the factory."""
         return registry.get(self.name)
 
 
 @dataclass(frozen=True, slots=True)
-class _AsyncReader:
-    name: str
+class AsyncReaderOf:
+    """Async twin of ``ReaderOf``."""
+
+    name: str = _DEFAULT
 
     async def __call__(self, registry: _AsyncRegistry) -> AsyncSessionFactory:
+        """Return the factory."""
         return registry.reader(self.name)
 
 
 @dataclass(frozen=True, slots=True)
-class _AsyncTransaction:
-    name: str
+class AsyncTransactionOf:
+    """Async twin of ``TransactionOf``."""
+
+    name: str = _DEFAULT
 
     async def __call__(self, registry: _AsyncRegistry) -> AsyncGenerator[AsyncSession]:
+        """Yield the session, and end its transaction."""
         async with registry.get(self.name).begin() as session:
             yield session
 
@@ -137,14 +161,14 @@ def sessions(name: str = _DEFAULT) -> Dependency:
 
     ``Analytics = Annotated[SessionFactory, sessions("analytics")]``; the class of the sessions is
     what the annotation says, ``SessionFactory[MySession]``. A test replaces it with
-    ``app.dependency_overrides[sessions("analytics").dependency] = lambda: fake``.
+    ``app.dependency_overrides[SessionsOf("analytics")] = lambda: fake``.
     """
-    return Dependency(_Sessions(name))
+    return Dependency(SessionsOf(name))
 
 
 def reader(name: str = _DEFAULT) -> Dependency:
     """Return the dependency that is a database's factory of read-only transactions."""
-    return Dependency(_Reader(name))
+    return Dependency(ReaderOf(name))
 
 
 def transaction(name: str = _DEFAULT) -> Dependency:
@@ -155,22 +179,22 @@ def transaction(name: str = _DEFAULT) -> Dependency:
     *returned* commits. The session is closed when a response streams, and when background tasks
     run: inject a factory there. Sub-dependencies that ask for it get the same session.
     """
-    return Dependency(_Transaction(name), scope="function")
+    return Dependency(TransactionOf(name), scope="function")
 
 
 def async_sessions(name: str = _DEFAULT) -> Dependency:
     """Async twin of ``sessions``."""
-    return Dependency(_AsyncSessions(name))
+    return Dependency(AsyncSessionsOf(name))
 
 
 def async_reader(name: str = _DEFAULT) -> Dependency:
     """Async twin of ``reader``."""
-    return Dependency(_AsyncReader(name))
+    return Dependency(AsyncReaderOf(name))
 
 
 def async_transaction(name: str = _DEFAULT) -> Dependency:
     """Async twin of ``transaction``."""
-    return Dependency(_AsyncTransaction(name), scope="function")
+    return Dependency(AsyncTransactionOf(name), scope="function")
 
 
 Sessions: TypeAlias = Annotated[SessionFactory, sessions()]

@@ -4,13 +4,13 @@
 
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import Annotated, Final, TypeAlias, cast
+from typing import Final, TypeAlias, cast
 
 from litestar import Litestar, Request, Response
 from litestar.config.app import AppConfig
 from litestar.datastructures import State
-from litestar.di import Provide
-from litestar.params import Dependency
+from litestar.di import NamedDependency, Provide
+from litestar.params import SkipValidation
 from litestar.plugins import InitPlugin
 
 from sessionfactory.errors import NotConfiguredError
@@ -22,8 +22,8 @@ _KEY: Final = "sessionfactory_registry"
 _DEFAULT: Final = "default"
 
 # Litestar checks arguments with ``isinstance``, which the interface, a Protocol, does not allow.
-Sessions: TypeAlias = Annotated[SessionFactory, Dependency(skip_validation=True)]
-AsyncSessions: TypeAlias = Annotated[AsyncSessionFactory, Dependency(skip_validation=True)]
+Sessions: TypeAlias = NamedDependency[SkipValidation[SessionFactory]]
+AsyncSessions: TypeAlias = NamedDependency[SkipValidation[AsyncSessionFactory]]
 
 
 class SessionFactoryPlugin(InitPlugin):

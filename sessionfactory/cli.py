@@ -31,6 +31,7 @@ from sessionfactory.config.masking import Masked
 from sessionfactory.config.sources import read_environ, read_toml
 from sessionfactory.config.validation import leaves, value_at
 from sessionfactory.config.values import as_table
+from sessionfactory.drivers import families
 from sessionfactory.drivers.dialects import is_asynchronous
 from sessionfactory.drivers.server_limit import server_limit, shortage
 from sessionfactory.drivers.tls import risk_of
@@ -224,7 +225,7 @@ async def _ping_async(
 
 def _has_limit(configuration: Configuration, name: str, answers: Mapping[str, Health]) -> bool:
     is_ours = name not in configuration.factories
-    is_server = configuration.databases[name].url.get_backend_name() != "sqlite"
+    is_server = families.of_url(configuration.databases[name].url).has_server
     return is_ours and is_server and answers[name].ok
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy.engine.default import DefaultDialect
 
 from sessionfactory.config.values import near
-from sessionfactory.drivers import known, sqlalchemy_private
+from sessionfactory.drivers import families, known, sqlalchemy_private
 from sessionfactory.drivers.driver import unchanged
 from sessionfactory.errors import Fault, SettingsError
 
@@ -159,5 +159,5 @@ def close_quietly(engine: Engine) -> None:
     closes have ended like this: see ``drain``.
     """
     dialect = engine.dialect
-    if dialect.has_terminate and dialect.name != "sqlite":  # there is no server
+    if dialect.has_terminate and families.of_dialect(dialect).has_server:
         sqlalchemy_private.close_through(dialect, dialect.do_terminate)

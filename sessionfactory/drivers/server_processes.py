@@ -1,7 +1,7 @@
 """The server's end of a connection, which goes on when ours is closed: ended by another connection.
 
-A server that is in the midst of a statement does not notice that nobody waits for it any more. So
-whoever cuts a connection tells the server, as an administrator would.
+A server that executes a statement does not notice that its client is gone. So the connection is
+terminated on the server as well, as an administrator would do it.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from sessionfactory.drivers import connections, sqlalchemy_private
+from sessionfactory.drivers import connections, families, sqlalchemy_private
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from sqlalchemy import Engine
     from sqlalchemy.engine.interfaces import DBAPIConnection
+
+    from sessionfactory.drivers.families import Family
 
 _PATIENCE: Final = 5.0
 """Seconds after which a server process that does not end is left."""
@@ -31,15 +33,15 @@ def end(engine: Engine, numbers: Iterable[int | None], pause: Callable[[float], 
 
     Args:
         engine: opened those connections.
-        numbers: what ``connections.backend_of`` says of them.
+        numbers: what ``connections.backend_of`` returned for them.
         pause: waits for so many seconds.
     """
-    step = _STEPS.get(engine.dialect.name)
+    step = _step_for(families.of_dialect(engine.dialect))
     known = ", ".join(str(number) for number in numbers if number is not None)
     if step is None or not known:
         return
     deadline = time.monotonic() + _PATIENCE
-    with suppress(Exception):  # there is no way to the server: then nobody can tell it
+    with suppress(Exception):  # the server cannot be reached
         connection = sqlalchemy_private.open_apart(engine.pool)
         try:
             while step(connection, known) and time.monotonic() < deadline:
@@ -67,15 +69,14 @@ def _end_on_mysql(connection: DBAPIConnection, numbers: str) -> bool:
     )
     found = [int(row[0]) for row in cursor.fetchall()]
     for number in found:
-        with suppress(Exception):  # it ended this very moment
+        with suppress(Exception):  # it has just ended
             cursor.execute(f"KILL {number}")
     cursor.close()
     return bool(found)
 
 
-_STEPS: Final = {
-    "postgresql": _end_on_postgresql,
-    "mysql": _end_on_mysql,
-    "mariadb": _end_on_mysql,
-}
-"""By dialect: ends what is left, and says whether there was something."""
+def _step_for(family: Family) -> Callable[[DBAPIConnection, str], bool] | None:
+    """Return what ends the connections that are left, and returns whether there were any."""
+    if family.is_postgresql:
+        return _end_on_postgresql
+    return _end_on_mysql if family.speaks_mysql else None

@@ -7,7 +7,7 @@ import os
 import warnings
 from typing import TYPE_CHECKING, Final
 
-from sessionfactory.drivers import known
+from sessionfactory.drivers import families, known
 from sessionfactory.errors import Fault, SettingsError, SettingsWarning
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def risk_of(settings: DatabaseSettings) -> str | None:
     """Return a sentence if what is said to the database may travel in the clear, and far."""
     url = settings.url
     is_said = settings.tls != "driver" or _SAID & url.query.keys() or "PGSSLMODE" in os.environ
-    if is_said or url.get_backend_name() == "sqlite" or not _is_far(url.host):
+    if is_said or not families.of_url(url).has_server or not _is_far(url.host):
         return None
     return (
         f"the connection to {url.host} may not be encrypted: say tls=verify or tls=require, or"

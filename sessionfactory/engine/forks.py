@@ -27,7 +27,7 @@ from weakref import WeakValueDictionary
 
 from sqlalchemy import event
 
-from sessionfactory.drivers import connections, sqlalchemy_private
+from sessionfactory.drivers import connections, families, sqlalchemy_private
 from sessionfactory.engine.drain import CutConnection
 from sessionfactory.errors import ForkedConnectionError, SessionFactoryError
 
@@ -88,7 +88,7 @@ def guard(engine: Engine, file: Path | None) -> None:
         file: the file of a SQLite database.
     """
     event.listen(engine, "handle_error", _explain, retval=True)
-    if engine.dialect.name != "sqlite":
+    if families.of_dialect(engine.dialect).has_server:
         _open_between_forks(engine.dialect)
     if file is not None:
         path = file.resolve()

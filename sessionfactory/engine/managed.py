@@ -10,7 +10,7 @@ from sqlalchemy import create_engine, event
 from sqlalchemy.exc import ArgumentError
 
 from sessionfactory.config.values import as_table
-from sessionfactory.drivers import connections, dialects, sqlalchemy_private, tls
+from sessionfactory.drivers import connections, dialects, families, sqlalchemy_private, tls
 from sessionfactory.drivers.psycopg_pipeline import installation
 from sessionfactory.engine import credentials, failover, forks, pgbouncer, sqlite, timeouts, views
 from sessionfactory.engine.drain import CutHold, cut_own, dispose, drain, strike_out
@@ -93,7 +93,7 @@ class ManagedEngine:
         in_memory = _in_memory(self._url)
         self.ledger: Ledger = Ledger(name, size, limit, in_memory=in_memory)
         self._renewals = credentials.renewals(settings)
-        on_sqlite = self._url.get_backend_name() == "sqlite"
+        on_sqlite = families.of_url(self._url).is_sqlite
         self._file = sqlite.file_of(self._url) if on_sqlite else None
         forks.tell(self)
 
@@ -117,7 +117,7 @@ class ManagedEngine:
     def reading(self) -> Engine:
         """A view whose transactions take no lock before they write."""
         engine = self.engine
-        if engine.dialect.name != "sqlite":
+        if not families.of_dialect(engine.dialect).is_sqlite:
             return engine
         if self._reading is None:  # one, as for any view: see ``views``
             self._reading = sqlite.deferred(engine)
@@ -232,7 +232,7 @@ class ManagedEngine:
         forks.guard(engine, self._file)
         failover.leave_read_only_servers(engine)
         timeouts.limit_mysql(engine, self.settings)
-        if engine.dialect.name == "sqlite":
+        if families.of_dialect(engine.dialect).is_sqlite:
             sqlite.prepare(engine, self.settings.sqlite, self.name)
         elif self.settings.pool.pre_ping or self.settings.pool.reset == "state":
             watched = Liveness(engine, self.settings.pool, self._waiting)
@@ -257,7 +257,7 @@ def _create(url: URL, options: dict[str, Any], *, is_async: bool) -> Engine:
 
 
 def _in_memory(url: URL) -> bool:
-    return url.get_backend_name() == "sqlite" and sqlite.is_memory(url)
+    return families.of_url(url).is_sqlite and sqlite.is_memory(url)
 
 
 def _pool_size(settings: DatabaseSettings, url: URL) -> tuple[int, int]:
@@ -274,7 +274,7 @@ def _engine_options(settings: DatabaseSettings, url: URL, *, is_async: bool) -> 
     table = {str(name): value for name, value in (as_table(theirs) or {}).items()}
     limits = timeouts.connect_arguments(settings, url, table)
     arguments = tls.connect_arguments(settings, url)
-    on_sqlite = url.get_backend_name() == "sqlite"
+    on_sqlite = families.of_url(url).is_sqlite
     if on_sqlite and not is_async:  # aiosqlite has a thread for each connection
         arguments["check_same_thread"] = False  # the pool hands a connection to one at a time
     ours = {*arguments, *(_COVERED_ON_SQLITE if on_sqlite else ())}

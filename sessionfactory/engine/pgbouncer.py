@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from sessionfactory.drivers import connections, known, sqlalchemy_private
+from sessionfactory.drivers import connections, families, known, sqlalchemy_private
 from sessionfactory.errors import Fault, SettingsError
 from sessionfactory.pool.waiting import TookLongerError
 from sessionfactory.pool_errors import ConnectTimeoutError
@@ -37,7 +37,7 @@ def recognise(engine: Engine, settings: DatabaseSettings, waiting: Waiting) -> N
     dialect = engine.dialect
     safely = known.named(dialect.driver).prepares_nothing
     refused = settings.pool.reset == "state"
-    if dialect.name != "postgresql" or not (safely or refused):
+    if not families.of_dialect(dialect).speaks_postgresql or not (safely or refused):
         return
     opened = dialect.connect
     is_found = False

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
+from sessionfactory.drivers import families
 from sessionfactory.drivers.error_codes import classify, original
 from sessionfactory.engine import sqlite
 from sessionfactory.errors import ClosedError, SettingsError
@@ -37,7 +38,7 @@ class Pinger:
 
     def ping(self, engine: Engine, ledger: Ledger, timeout: float) -> Health:
         """Return how the database does, within ``timeout`` seconds."""
-        if engine.dialect.name == "sqlite":
+        if families.of_dialect(engine.dialect).is_sqlite:
             file = sqlite.file_of(engine.url)
             return sqlite.ping_file(file) if file else Health("ok", 0.0, "in memory")
         with self._lock:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import event
 
 from sessionfactory.config.values import as_table, milliseconds, whole_seconds
-from sessionfactory.drivers import known, libpq
+from sessionfactory.drivers import families, known, libpq
 from sessionfactory.errors import Fault, SettingsError
 
 if TYPE_CHECKING:
@@ -38,11 +38,12 @@ def connect_arguments(
     Raises:
         SettingsError: this database does not know one of the limits.
     """
-    backend, driver = url.get_backend_name(), known.named(url.get_driver_name())
+    family, driver = families.of_url(url), known.named(url.get_driver_name())
     limits = _time_limits(settings)
-    unknown = [name for name in limits if name not in _KNOWN_LIMITS.get(backend, ())]
+    unknown = [name for name in limits if name not in family.time_limits]
     if unknown:
-        hint = "; use sqlite.busy_timeout" if backend == "sqlite" else ""
+        backend = url.get_backend_name()
+        hint = "; use sqlite.busy_timeout" if family.is_sqlite else ""
         raise SettingsError([Fault(name, f"{backend} has no such limit{hint}") for name in unknown])
     elsewhere = libpq.elsewhere(url, given) if driver.has_libpq_defaults else {}
     arguments: dict[str, object] = {}
@@ -51,7 +52,7 @@ def connect_arguments(
         names = {timeout.argument, "connect_timeout"}
         if not names & {*url.query, *given, *elsewhere}:
             arguments |= timeout.arguments(settings.connect_timeout)
-    if limits and backend == "postgresql":
+    if limits and family.speaks_postgresql:
         if driver.startup_options is None:
             problem = f"the driver {driver.name or url.get_driver_name()!r} cannot send it"
             raise SettingsError([Fault(name, problem) for name in limits])
@@ -94,7 +95,6 @@ def _merged(ours: dict[str, object], given: Mapping[str, object]) -> dict[str, o
 
 
 _ALL_LIMITS: Final = ("statement_timeout", "lock_timeout", "idle_in_transaction_timeout")
-_KNOWN_LIMITS: Final = {"postgresql": _ALL_LIMITS, "mysql": _ALL_LIMITS, "mariadb": _ALL_LIMITS}
 
 
 def _time_limits(settings: DatabaseSettings) -> dict[str, float]:
@@ -116,7 +116,7 @@ def _postgresql_options(limits: dict[str, float]) -> list[str]:
 def limit_mysql(engine: Engine, settings: DatabaseSettings) -> None:
     """Have every new connection of a MySQL or MariaDB engine obey the time limits."""
     limits = _time_limits(settings)
-    if not limits or engine.dialect.name not in {"mysql", "mariadb"}:
+    if not limits or not families.of_dialect(engine.dialect).speaks_mysql:
         return
 
     @event.listens_for(engine, "connect")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from sessionfactory.drivers import known
+from sessionfactory.drivers import families, known
 from sessionfactory.engine import read_only, sqlite, timeouts
 from sessionfactory.errors import Fault, SettingsError
 from sessionfactory.pool import connection_settings
@@ -22,14 +22,8 @@ _VIEWS: Final = "sessionfactory_views"
 _OF: Final = "sessionfactory_view_of"
 _MOST: Final = 64
 """Views that are kept for an engine; options that vary without end must not fill the memory."""
-_MYSQL: Final = ("mysql", "mariadb")
-_ON_MYSQL: Final = ("read_only", "statement_timeout", "lock_timeout")
-_SUPPORTED: Final[dict[str, tuple[str, ...]]] = {
-    "postgresql": (*_ON_MYSQL, "deferrable", "local"),
-    "sqlite": ("read_only",),
-    **dict.fromkeys(_MYSQL, _ON_MYSQL),
-}
-"""What each database can enforce, beside isolation levels and translated schemas."""
+_OPTIONS: Final = ("read_only", "statement_timeout", "lock_timeout", "deferrable", "local")
+"""What some family of databases can enforce, beside isolation levels and translated schemas."""
 
 
 def view_of(engine: Engine, options: TransactionOptions) -> Engine:
@@ -45,7 +39,7 @@ def view_of(engine: Engine, options: TransactionOptions) -> Engine:
         engine, theirs = vars(engine)[_OF]
         options = theirs.and_also(options)
     _refuse_unknown(engine, options)
-    if engine.dialect.name == "postgresql":
+    if families.of_dialect(engine.dialect).speaks_postgresql:
         options = options.of_the_view
     # Kept, because SQLAlchemy's cache of compiled statements knows engines by their dialect; and
     # with the engine, so that it goes with it.
@@ -60,14 +54,13 @@ def view_of(engine: Engine, options: TransactionOptions) -> Engine:
 
 
 def _refuse_unknown(engine: Engine, options: TransactionOptions) -> None:
-    name = engine.dialect.name
-    supported = _SUPPORTED.get(name, ())
+    name, family = engine.dialect.name, families.of_dialect(engine.dialect)
     faults = [
         Fault(option, f"{name} cannot do this for one transaction")
-        for option in _SUPPORTED["postgresql"]
-        if getattr(options, option) and option not in supported
+        for option in _OPTIONS
+        if getattr(options, option) and option not in family.transaction_options
     ]
-    if name == "sqlite" and options.isolation_level in {"REPEATABLE READ", "READ COMMITTED"}:
+    if family.is_sqlite and options.isolation_level in {"REPEATABLE READ", "READ COMMITTED"}:
         faults.append(Fault("isolation_level", "sqlite has SERIALIZABLE, and AUTOCOMMIT"))
     if faults:
         raise SettingsError(faults)
@@ -77,7 +70,8 @@ def _build(engine: Engine, options: TransactionOptions) -> Engine:
     autocommits = options.isolation_level == "AUTOCOMMIT"
     view = engine.execution_options(**_native(engine, options))
     vars(view)[_OF] = engine, options
-    if engine.dialect.name in _MYSQL:
+    family = families.of_dialect(engine.dialect)
+    if family.speaks_mysql:
         values = partial(_variables, options)
         if values(mariadb=True):
             connection_settings.stand(view, engine, lambda dialect: _of_mysql(dialect, values))
@@ -85,9 +79,9 @@ def _build(engine: Engine, options: TransactionOptions) -> Engine:
         return view
     read_only.translate_refusals(engine)
     driver = known.named(engine.dialect.driver)
-    if engine.dialect.name == "sqlite":
+    if family.is_sqlite:
         sqlite.read_only(view, engine)
-    if engine.dialect.name == "postgresql" and autocommits:
+    if family.speaks_postgresql and autocommits:
         connection_settings.stand(view, engine, connection_settings.reads_only)
         if driver.read_only_autocommit == "attribute":  # after AUTOCOMMIT, or it has no effect
             view.update_execution_options(postgresql_readonly=True)
@@ -100,12 +94,13 @@ def _build(engine: Engine, options: TransactionOptions) -> Engine:
 
 def _native(engine: Engine, options: TransactionOptions) -> dict[str, Any]:
     """Return the execution options by which SQLAlchemy does it."""
-    name = engine.dialect.name
+    family = families.of_dialect(engine.dialect)
     native: dict[str, Any] = {}
     if options.read_only:
         native[read_only.READ_ONLY] = True
         has_switch = known.named(engine.dialect.driver).has_read_only_switch
-        if name == "postgresql" and options.isolation_level != "AUTOCOMMIT" and not has_switch:
+        autocommits = options.isolation_level == "AUTOCOMMIT"
+        if family.speaks_postgresql and not autocommits and not has_switch:
             native["postgresql_readonly"] = True
     if options.deferrable:
         native["postgresql_deferrable"] = True
@@ -114,7 +109,9 @@ def _native(engine: Engine, options: TransactionOptions) -> dict[str, Any]:
         native["schema_translate_map"] = {**theirs, **options.schema_translate_map}
     level = options.isolation_level
     # A level of SQLite is always SERIALIZABLE; MySQL's is set together with the rest.
-    if level is not None and (name not in {*_MYSQL, "sqlite"} or level == "AUTOCOMMIT"):
+    if level is not None and (
+        level == "AUTOCOMMIT" or not (family.speaks_mysql or family.is_sqlite)
+    ):
         native["isolation_level"] = level
     return native
 

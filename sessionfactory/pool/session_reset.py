@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sessionfactory.drivers import connections, known
+from sessionfactory.drivers import connections, families, known
 from sessionfactory.errors import Fault, SettingsError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def refuse_other_databases(url: URL) -> None:
         SettingsError: this is not PostgreSQL, or not one of the drivers that can do it.
     """
     backend, driver = url.get_backend_name(), url.get_driver_name()
-    if backend != "postgresql":
+    if not families.of_url(url).is_postgresql:
         why = f'on {backend}, no driver can clear a connection; "state" is for PostgreSQL'
     elif not known.named(driver).clears_state:
         able = ", ".join(sorted(known.names(lambda one: one.clears_state)))

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from sessionfactory.drivers import families
 from sessionfactory.drivers.asyncio_ext import AsyncSession
 from sessionfactory.drivers.sqlalchemy_private import of_session
 from sessionfactory.engine import local_settings
@@ -235,7 +236,7 @@ class _Local:
     """
 
     def say(self, _: Session, transaction: SessionTransaction, connection: Connection) -> None:
-        if transaction.nested or connection.dialect.name != "postgresql":
+        if transaction.nested or not families.of_dialect(connection.dialect).speaks_postgresql:
             return
         settings = local_settings.settings_of(self._options)
         if connection.in_nested_transaction():

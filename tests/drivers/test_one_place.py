@@ -147,3 +147,27 @@ def test_a_driver_that_is_not_known() -> None:
     assert not driver.can_cancel(object())
     assert driver.is_in_c(object())
     assert driver.send is None
+
+
+NAMES_OF_DIALECTS: Final = frozenset({"postgresql", "mysql", "mariadb", "sqlite", "cockroachdb"})
+SPEAKS_PROTOCOLS: Final = {
+    "config/masking.py": "reads a URL's text, below the drivers",
+    "ext/alembic_locks.py": "a lock has another statement on each database",
+    "testing/proxy/_upstream.py": "the proxy's protocols, by the names of URLs",
+    "testing/proxy/_engine/relay.py": "the same",
+    "testing/servers/mariadb.py": "the name of a kind of server, and a folder",
+}
+"""Modules that may name a database's dialect, each with its reason."""
+
+
+def test_only_the_families_name_a_dialect() -> None:
+    """What a database can do is a question to its family, and not to its dialect's name."""
+    naming = {
+        name: f"{name}:{node.lineno}"
+        for name, tree in modules()
+        if not name.startswith("drivers/")
+        for node in constants(tree)
+        if isinstance(node.value, str) and node.value in NAMES_OF_DIALECTS
+    }
+    assert {name: at for name, at in naming.items() if name not in SPEAKS_PROTOCOLS} == {}
+    assert SPEAKS_PROTOCOLS.keys() <= naming.keys()

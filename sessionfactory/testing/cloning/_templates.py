@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
 from sqlalchemy.engine.default import DefaultDialect
 
-from sessionfactory.drivers import dialects
+from sessionfactory.drivers import dialects, families
 from sessionfactory.errors import Fault, SettingsError
 
 if TYPE_CHECKING:
@@ -74,13 +74,13 @@ def templates_for(settings: DatabaseSettings, server: type[Server]) -> Templates
     Raises:
         SettingsError: this database cannot be copied, or no engine could be built.
     """
-    backend = settings.url.get_backend_name()
-    if backend not in {"postgresql", "sqlite"}:
+    backend, family = settings.url.get_backend_name(), families.of_url(settings.url)
+    if not (family.is_postgresql or family.is_sqlite):
         problem = f"expected postgresql or sqlite: {backend} does not copy databases"
         raise SettingsError([Fault("url", problem)])
     url = dialects.with_driver(settings.url, is_async=server.is_async)
     dialects.load_dialect(url, is_async=server.is_async)
-    if backend == "sqlite":
+    if family.is_sqlite:
         return SqliteTemplates(settings)
     return PostgresTemplates(settings.url, server(settings))
 

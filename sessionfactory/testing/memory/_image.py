@@ -11,6 +11,7 @@ from sqlalchemy import MetaData
 
 from sessionfactory.config.settings import DatabaseSettings, PoolSettings
 from sessionfactory.config.values import as_table
+from sessionfactory.drivers import families
 from sessionfactory.engine.sqlite import is_memory, pragmas
 from sessionfactory.errors import Fault, SessionFactoryError, SettingsError
 
@@ -129,7 +130,7 @@ def in_memory(settings: DatabaseSettings | None) -> DatabaseSettings:
         SettingsError: they are for another database.
     """
     settings = settings or _DEFAULTS
-    if settings.url.get_backend_name() != "sqlite" or not is_memory(settings.url):
+    if not families.of_url(settings.url).is_sqlite or not is_memory(settings.url):
         raise SettingsError([Fault("url", "expected sqlite://, a database in memory")])
     return attrs.evolve(settings, url="sqlite://")
 

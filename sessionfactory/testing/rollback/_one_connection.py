@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.elements import ReleaseSavepointClause
 
+from sessionfactory.drivers import connections, families
 from sessionfactory.errors import SessionFactoryError
 from sessionfactory.pool.owners import actor, name_of
 
@@ -184,12 +185,12 @@ class OneConnection(Connection):
             return False
 
     def _began_sqlite(self) -> bool:
-        """Begin where the driver leaves that to the first write, and say whether it did.
+        """Begin where the driver leaves that to the first write; return whether it did.
 
         It begins nothing before SAVEPOINT, whose RELEASE then commits.
         """
-        raw = self.connection.driver_connection
-        if self.dialect.name != "sqlite" or getattr(raw, "in_transaction", False):
+        raw = self.connection.dbapi_connection
+        if not families.of_dialect(self.dialect).is_sqlite or connections.is_in_transaction(raw):
             return False
         self.exec_driver_sql("BEGIN")
         return True

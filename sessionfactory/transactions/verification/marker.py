@@ -32,6 +32,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from sessionfactory.drivers import families
 from sessionfactory.drivers.error_codes import classify, kind_of
 from sessionfactory.engine.read_only import is_read_only
 from sessionfactory.errors import SessionFactoryError
@@ -89,7 +90,7 @@ def prepare(connection: Connection) -> Question | None:
     Raises:
         MarkersMissingError: there was no table, and now there is; do the transaction again.
     """
-    if connection.dialect.name == "sqlite":
+    if not families.of_dialect(connection.dialect).has_server:
         return None
     if is_read_only(connection):
         return NothingWritten()
@@ -112,7 +113,7 @@ def prepare(connection: Connection) -> Question | None:
 def _mark(connection: Connection, table: Table) -> Question:
     name = uuid4().hex
     row = {"id": name, "made_at": int(time.time()), "is_fence": False}
-    if connection.dialect.name != "postgresql":
+    if not families.of_dialect(connection.dialect).is_postgresql:
         connection.execute(insert(table).values(row), execution_options=_AS_IT_IS)
         return Marker(table, name)
     # None is written by a transaction that has written nothing else.

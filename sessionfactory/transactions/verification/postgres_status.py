@@ -14,6 +14,7 @@ from attrs import frozen
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from sessionfactory.drivers import families
 from sessionfactory.drivers.error_codes import classify
 from sessionfactory.transactions.verification.question import NothingWritten
 
@@ -49,7 +50,7 @@ def prepare(connection: Connection) -> Question | None:
         ``None`` on another database than PostgreSQL 13 or newer, where that cannot be found out.
     """
     version = connection.dialect.server_version_info or ()
-    if connection.dialect.name != "postgresql" or version < _OLDEST:
+    if not families.of_dialect(connection.dialect).is_postgresql or version < _OLDEST:
         return None
     xid, pid, incarnation = connection.exec_driver_sql(_PROBE).one()
     return NothingWritten() if xid is None else Status(xid, pid, incarnation)

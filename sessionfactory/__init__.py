@@ -18,9 +18,11 @@ if TYPE_CHECKING:
         SqliteSettings,
     )
     from sessionfactory.drivers.error_codes import is_transient
+    from sessionfactory.engine.options import IsolationLevel
     from sessionfactory.errors import (
         AfterCommitError,
         ClosedError,
+        CommitOutcome,
         CommitUncertainError,
         EventLoopError,
         Fault,
@@ -45,13 +47,14 @@ if TYPE_CHECKING:
     from sessionfactory.sessions.factory import SqlAlchemySessionFactory
     from sessionfactory.sessions.factory_async import AsyncSqlAlchemySessionFactory
     from sessionfactory.sessions.guarded_session import hand_over
-    from sessionfactory.status import Health, Holder, PoolStatus
+    from sessionfactory.status import Health, HealthState, Holder, PoolStatus
     from sessionfactory.transactions.after_commit import on_commit
     from sessionfactory.transactions.in_one_greenlet import run_sync_in_transaction
     from sessionfactory.transactions.options import with_options
     from sessionfactory.transactions.retry import run_in_transaction
     from sessionfactory.transactions.retry_async import run_in_transaction_async
     from sessionfactory.transactions.verification.marker import marker_table
+    from sessionfactory.transactions.verification.watch import Verification
 
 __version__ = "0.1.0"
 
@@ -62,6 +65,7 @@ __all__ = [
     "AsyncSessionFactoryRegistry",
     "AsyncSqlAlchemySessionFactory",
     "ClosedError",
+    "CommitOutcome",
     "CommitUncertainError",
     "ConnectTimeoutError",
     "DatabaseSettings",
@@ -69,7 +73,9 @@ __all__ = [
     "Fault",
     "ForkedConnectionError",
     "Health",
+    "HealthState",
     "Holder",
+    "IsolationLevel",
     "NotConfiguredError",
     "NullSessionFactory",
     "PoolDeadlockError",
@@ -88,6 +94,7 @@ __all__ = [
     "SharedSessionError",
     "SqlAlchemySessionFactory",
     "SqliteSettings",
+    "Verification",
     "commit_outcome",
     "hand_over",
     "is_transient",
@@ -108,6 +115,7 @@ _MODULES = {
     "errors": (
         "AfterCommitError",
         "ClosedError",
+        "CommitOutcome",
         "CommitUncertainError",
         "EventLoopError",
         "Fault",
@@ -126,10 +134,12 @@ _MODULES = {
     "registry.registry": ("SessionFactoryRegistry",),
     "config.settings": ("DatabaseSettings", "PoolSettings", "SessionSettings", "SqliteSettings"),
     "sessions.guarded_session": ("hand_over",),
-    "status": ("Health", "Holder", "PoolStatus"),
+    "status": ("Health", "HealthState", "Holder", "PoolStatus"),
     "transactions.after_commit": ("on_commit",),
     "transactions.in_one_greenlet": ("run_sync_in_transaction",),
+    "engine.options": ("IsolationLevel",),
     "transactions.verification.marker": ("marker_table",),
+    "transactions.verification.watch": ("Verification",),
     "transactions.retry": ("run_in_transaction",),
     "transactions.retry_async": ("run_in_transaction_async",),
     "drivers.error_codes": ("is_transient",),
@@ -140,9 +150,9 @@ _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 if not TYPE_CHECKING:  # pragma: no branch - to type checkers, a missing name is an error
 
     def __getattr__(name: str) -> object:
-        from sessionfactory._lazy import load  # noqa: PLC0415 - most pytest runs ask for no name
+        from sessionfactory._lazy import load  # noqa: PLC0415 - most pytest runs need no name
 
-        value = globals()[name] = load(__name__, _HOMES, name)  # so that this is asked once
+        value = globals()[name] = load(__name__, _HOMES, name)  # so that this runs once a name
         return value
 
 

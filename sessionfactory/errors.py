@@ -35,6 +35,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
 
+from sessionfactory._lazy import publish
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -154,3 +156,19 @@ def commit_outcome(error: BaseException) -> CommitOutcome | None:
             return cast("CommitOutcome", outcome)
         link = link.__cause__ or link.__context__
     return None
+
+
+publish(
+    SessionFactoryError,
+    Fault,
+    SettingsError,
+    SettingsWarning,
+    NotConfiguredError,
+    ClosedError,
+    SharedSessionError,
+    ReadOnlyError,
+    CommitUncertainError,
+    AfterCommitError,
+    EventLoopError,
+    ForkedConnectionError,
+)

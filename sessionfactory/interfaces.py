@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkabl
 
 from typing_extensions import TypeVar
 
+from sessionfactory._lazy import publish
+
 if TYPE_CHECKING:
     from abc import ABCMeta
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -109,3 +111,6 @@ def half_of(factory: object) -> Half | None:
     if enters == waits:
         return None
     return "async" if waits else "sync"
+
+
+publish(SessionFactory, AsyncSessionFactory)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sessionfactory._lazy import publish
 from sessionfactory.errors import NotConfiguredError
 
 if TYPE_CHECKING:
@@ -68,3 +69,6 @@ class AsyncNullSessionFactory:
     def begin(self) -> AbstractAsyncContextManager[Any]:
         """Raise ``NotConfiguredError``."""
         raise NotConfiguredError(self.reason)
+
+
+publish(NullSessionFactory, AsyncNullSessionFactory)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import TimeoutError as SqlAlchemyTimeoutError
 
+from sessionfactory._lazy import publish
 from sessionfactory.errors import SessionFactoryError
 
 if TYPE_CHECKING:
@@ -37,3 +38,6 @@ def unwrap(context: ExceptionContext) -> BaseException | None:
     """Raise an error of ours as it is, where SQLAlchemy would wrap it in a ``StatementError``."""
     error = context.original_exception
     return error if isinstance(error, SessionFactoryError) else None
+
+
+publish(PoolExhaustedError, PoolDeadlockError, ConnectTimeoutError)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from sessionfactory._lazy import publish
+
 HealthState = Literal["ok", "saturated", "slow", "unreachable", "refused", "closed", "unconfigured"]
 
 
@@ -68,3 +70,6 @@ class Health:
     def ok(self) -> bool:
         """Whether the database can be used."""
         return self.state == "ok"
+
+
+publish(Holder, PoolStatus, Health)

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import ast
+import pickle
 import subprocess
 import sys
+import traceback
 from importlib import import_module
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, get_origin, get_type_hints
 
 import pytest
 
 import sessionfactory
+from sessionfactory import (
+    DatabaseSettings,
+    Fault,
+    Health,
+    PoolSettings,
+    PoolStatus,
+    SettingsError,
+)
 
 SOURCE: Final = Path(sessionfactory.__file__)
 HEAVY: Final = ("attr", "attrs", "sqlalchemy")
@@ -72,15 +82,21 @@ def test_a_public_name_is_what_its_module_defines(name: str) -> None:
 
     assert found is getattr(home, name)
     assert getattr(sessionfactory, name) is found
-    assert found.__module__ == home.__name__
+    if isinstance(found, type):
+        assert found.__module__ == "sessionfactory"
 
 
 @pytest.mark.parametrize("name", sessionfactory.__all__)
 def test_a_public_name_says_what_it_is(name: str) -> None:
     """Every public name has a docstring of its own."""
-    documentation = getattr(sessionfactory, name).__doc__ or ""
+    found = getattr(sessionfactory, name)
+    documentation = found.__doc__ or ""
 
-    assert documentation[:1].isupper() or documentation.startswith("``")
+    assert (
+        get_origin(found) is Literal
+        or documentation[:1].isupper()
+        or documentation.startswith("``")
+    )
 
 
 def test_dir_lists_what_has_not_been_loaded_yet() -> None:
@@ -140,3 +156,41 @@ def test_a_star_import_works() -> None:
     )
 
     assert names.split() == sessionfactory.__all__
+
+
+@pytest.mark.parametrize("name", sessionfactory.__all__)
+def test_a_public_name_can_be_pickled_by_reference(name: str) -> None:
+    """A pickle finds each public class and function under the name that users import."""
+    found = getattr(sessionfactory, name)
+    if get_origin(found) is Literal:
+        return
+
+    assert pickle.loads(pickle.dumps(found)) is found
+
+
+def test_errors_and_values_survive_a_pickle() -> None:
+    """What a worker process raises or returns arrives as it was."""
+    error = SettingsError([Fault("default.url", "is missing", "DATABASE_URL")])
+    health = Health("ok", 0.25, "well")
+
+    copy = pickle.loads(pickle.dumps(error))
+
+    assert type(copy) is SettingsError
+    assert copy.faults == error.faults
+    assert pickle.loads(pickle.dumps(health)) == health
+
+
+def test_a_traceback_shows_the_public_name() -> None:
+    """An error is named as users import and catch it."""
+    error = SettingsError([Fault("", "wrong")])
+
+    assert traceback.format_exception_only(error)[0].startswith("sessionfactory.SettingsError: ")
+
+
+@pytest.mark.parametrize("cls", [DatabaseSettings, PoolSettings, Fault, Health, PoolStatus])
+def test_the_annotations_of_values_can_be_read(cls: type[object]) -> None:
+    """Tools that build values from their annotations find every type."""
+    hints = get_type_hints(cls)
+
+    assert hints
+    assert not any(isinstance(hint, str) for hint in hints.values())

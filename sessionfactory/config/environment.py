@@ -10,7 +10,7 @@ inherited between databases.
 from __future__ import annotations
 
 import re
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -35,11 +35,6 @@ if TYPE_CHECKING:
 
     from sessionfactory.config.masking import Masked
 
-_SETTINGS: Final = {
-    path.upper().replace(".", "_"): path
-    for path in leaves(DatabaseSettings)
-    if path not in OWN_TABLES
-}
 _HABITS: Final = {
     "MAX_OVERFLOW": "pool.max_overflow",
     "PRE_PING": "pool.pre_ping",
@@ -106,11 +101,18 @@ def _split(variable: str) -> tuple[str, str] | None:
     return (name, rest) if found and prefix.isupper() and NAME.fullmatch(name) else None
 
 
+@cache
+def _settings() -> dict[str, str]:
+    """Return the path of each setting, by the end of its variable."""
+    paths = leaves(DatabaseSettings)
+    return {path.upper().replace(".", "_"): path for path in paths if path not in OWN_TABLES}
+
+
 def _path_of(rest: str) -> str | None:
     for prefix, table in _TABLES.items():
         if rest.startswith(prefix) and rest != prefix:
             return f"{table}.{rest.removeprefix(prefix).lower()}"
-    return _SETTINGS.get(rest) or _HABITS.get(rest)
+    return _settings().get(rest) or _HABITS.get(rest)
 
 
 def _belongs_to_another(name: str, spelled: Mapping[tuple[str, str], list[str]]) -> bool:
@@ -201,7 +203,7 @@ def _warn_if_near(source: Source, variable: str, name: str, rest: str) -> None:
         return
     known = {
         suffix.replace("_", "").lower(): variable_for(name, path)
-        for suffix, path in {**_SETTINGS, "URI": "url", "DSN": "url"}.items()
+        for suffix, path in {**_settings(), "URI": "url", "DSN": "url"}.items()
     }
     # DATABASE_PORT belongs to another program, and is not DATABASE_POOL_RESET: only a slip counts.
     hint = near(rest.replace("_", ""), known, cutoff=0.85)

@@ -9,6 +9,8 @@ from sqlalchemy import URL
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from sessionfactory._lazy import publish
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -197,3 +199,6 @@ def with_secrets(url: URL, password: Secret | None, query: Mapping[str, Secret])
     if password is not None:
         url = url.set(password=password.reveal())
     return url.update_query_dict({key: secret.reveal() for key, secret in query.items()})
+
+
+publish(Secret)

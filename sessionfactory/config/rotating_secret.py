@@ -7,6 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, cast
 
+from sessionfactory._lazy import publish
 from sessionfactory.config.masking import Secret
 
 if TYPE_CHECKING:
@@ -82,3 +83,6 @@ class RotatingSecret(Secret):
 
     def __bool__(self) -> bool:
         return True
+
+
+publish(RotatingSecret)

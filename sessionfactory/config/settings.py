@@ -13,6 +13,7 @@ from typing import Final, Literal, cast
 import attrs
 from sqlalchemy import URL  # noqa: TC002 - attrs resolves the annotations
 
+from sessionfactory._lazy import publish
 from sessionfactory.config.hide_arguments import unseen
 from sessionfactory.config.masking import Secret, is_secret_key, take_secrets, takes_password
 from sessionfactory.config.validation import settle
@@ -255,5 +256,4 @@ class DatabaseSettings:
         return None
 
 
-for _class in (PoolSettings, SessionSettings, SqliteSettings, DatabaseSettings):
-    attrs.resolve_types(_class)  # so that ``settle`` sees types, not their names
+publish(PoolSettings, SessionSettings, SqliteSettings, DatabaseSettings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from operator import attrgetter
-from typing import Any, Final, Literal, TypeVar, cast, get_args, get_origin
+from typing import Any, Final, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import attrs
 from sqlalchemy import URL
@@ -45,8 +45,9 @@ def settle(
     """
     faults: list[Fault] = []
     sound: set[str] = set()
+    types = types_of(type(settings))
     for field in attrs.fields(type(settings)):
-        found = _settle_field(settings, field)
+        found = _settle_field(settings, field, types[field.name])
         faults += found
         if not found:
             sound.add(field.name)
@@ -56,10 +57,18 @@ def settle(
         raise SettingsError(faults)
 
 
-def _settle_field(settings: attrs.AttrsInstance, field: attrs.Attribute[Any]) -> list[Fault]:
+@cache
+def types_of(cls: type[attrs.AttrsInstance]) -> dict[str, Any]:
+    """Return the types of the fields of a settings class; resolved on first use, not on import."""
+    return get_type_hints(cls)
+
+
+def _settle_field(
+    settings: attrs.AttrsInstance, field: attrs.Attribute[Any], kind: Any
+) -> list[Fault]:
     given = getattr(settings, field.name)
     try:
-        value = _reader_of(cast("Any", field.type))(given)
+        value = _reader_of(kind)(given)
         check = check_of(field.metadata)
         problem = check(value) if check and value is not None else None
     except SettingsError as error:
@@ -81,11 +90,11 @@ def under(name: str, fault: Fault) -> Fault:
 def leaves(cls: type[attrs.AttrsInstance], prefix: str = "") -> dict[str, Any]:
     """Return the type of every setting below a class, by its dotted path."""
     found: dict[str, Any] = {}
-    for field in attrs.fields(cls):
-        if attrs.has(field.type):
-            found |= leaves(field.type, f"{prefix}{field.name}.")
+    for name, kind in types_of(cls).items():
+        if attrs.has(kind):
+            found |= leaves(kind, f"{prefix}{name}.")
         else:
-            found[prefix + field.name] = field.type
+            found[prefix + name] = kind
     return found
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from typing import Any, Final, TypeAlias, cast
 
 from sessionfactory.config.masking import Secret
@@ -81,6 +80,8 @@ def near(word: str, known: Mapping[str, str], cutoff: float = 0.6) -> str:
         known: what is shown for each word that would have been right.
         cutoff: how alike they must be, from 0 to 1; the default is that of ``difflib``.
     """
+    from difflib import get_close_matches  # noqa: PLC0415 - only errors and warnings need it
+
     found = get_close_matches(word.lower().replace("-", "_"), known, n=1, cutoff=cutoff)
     return f"; did you mean {known[found[0]]!r}?" if found else ""
 

@@ -128,6 +128,3 @@ class TransactionOptions:
 
 
 _CLASH: Final = "the sessions that were given say something else already"
-
-
-attrs.resolve_types(TransactionOptions)  # so that ``settle`` sees types, not their names

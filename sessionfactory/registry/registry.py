@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 from typing_extensions import TypeVar
 
+from sessionfactory._lazy import publish
 from sessionfactory.config import sources
 from sessionfactory.config.configuration import Configuration, from_settings
 from sessionfactory.config.hide_arguments import unseen
@@ -236,3 +237,6 @@ class SessionFactoryRegistry(RegistryBase[SessionFactory[S], Engine], Generic[S]
             return cast("_Managed", factory).ping(timeout=timeout)
         except Exception as error:  # noqa: BLE001 - a custom factory's; the other answers count
             return Health("unreachable", None, f"the ping failed: {error!r}")
+
+
+publish(SessionFactoryRegistry)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, Self, cast
 from sqlalchemy.util.concurrency import greenlet_spawn
 from typing_extensions import TypeVar
 
+from sessionfactory._lazy import publish
 from sessionfactory.config import sources
 from sessionfactory.config.configuration import Configuration, from_settings
 from sessionfactory.config.hide_arguments import unseen
@@ -239,3 +240,6 @@ class AsyncSessionFactoryRegistry(RegistryBase[AsyncSessionFactory[A], AsyncEngi
             return await cast("_Managed", factory).ping(timeout=timeout)
         except Exception as error:  # noqa: BLE001 - a custom factory's; the other answers count
             return Health("unreachable", None, f"the ping failed: {error!r}")
+
+
+publish(AsyncSessionFactoryRegistry)

@@ -9,6 +9,7 @@ import attrs
 from sqlalchemy.orm import Session
 from typing_extensions import TypeVar
 
+from sessionfactory._lazy import publish
 from sessionfactory.config.hide_arguments import unseen
 from sessionfactory.config.settings import DatabaseSettings
 from sessionfactory.engine.managed import ManagedEngine
@@ -247,3 +248,6 @@ class SqlAlchemySessionFactory(Generic[S]):
             return session
 
         return open_session
+
+
+publish(SqlAlchemySessionFactory)

@@ -10,6 +10,7 @@ import attrs
 from sqlalchemy.util.concurrency import greenlet_spawn
 from typing_extensions import TypeVar
 
+from sessionfactory._lazy import publish
 from sessionfactory.config.hide_arguments import unseen
 from sessionfactory.config.settings import DatabaseSettings
 from sessionfactory.drivers.asyncio_ext import AsyncEngine, AsyncSession
@@ -294,3 +295,6 @@ class AsyncSqlAlchemySessionFactory(Generic[A]):
             return session
 
         return open_session
+
+
+publish(AsyncSqlAlchemySessionFactory)

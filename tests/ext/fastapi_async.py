@@ -10,6 +10,7 @@ from fastapi.responses import StreamingResponse
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from sessionfactory import run_in_transaction_async
 from sessionfactory.ext.fastapi import (
     AsyncReader,
     AsyncSessions,
@@ -47,6 +48,16 @@ async def by_transaction(number: int, session: AsyncTransaction) -> None:
 async def by_plain(number: int, session: PlainAsyncSession) -> None:
     """Commit behind the response."""
     session.add(Item(id=number))
+
+
+@routes.post("/retrying/{number}", status_code=CREATED)
+async def by_retrying(number: int, sessions: AsyncSessions) -> None:
+    """Commit by ``run_in_transaction_async``, which knows what is uncertain."""
+
+    async def work(session: AsyncSession) -> None:
+        session.add(Item(id=number))
+
+    await run_in_transaction_async(sessions, work)
 
 
 @routes.get("/items/{number}")

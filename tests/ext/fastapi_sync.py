@@ -10,6 +10,7 @@ from fastapi.responses import StreamingResponse
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from sessionfactory import run_in_transaction
 from sessionfactory.ext.fastapi import Reader, Sessions, Transaction, registry_of
 from tests.ext.items import CREATED, NOT_FOUND, Item
 
@@ -42,6 +43,12 @@ def by_transaction(number: int, session: Transaction) -> None:
 def by_plain(number: int, session: PlainSession) -> None:
     """Commit behind the response."""
     session.add(Item(id=number))
+
+
+@routes.post("/retrying/{number}", status_code=CREATED)
+def by_retrying(number: int, sessions: Sessions) -> None:
+    """Commit by ``run_in_transaction``, which knows what is uncertain."""
+    run_in_transaction(sessions, lambda session: session.add(Item(id=number)))
 
 
 @routes.get("/items/{number}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from sessionfactory.testing import FaultProxy
 from tests.ext.fastapi_apps import WAYS, make_app
 from tests.ext.items import slow_items
 from tests.ext.serving import PATIENCE, Client, client_of, serving
@@ -66,6 +67,30 @@ def test_a_plain_yield_tells_of_success_when_commit_fails(app: FastAPI) -> None:
     with client_of(app) as client:
         assert client("POST", "/plain/-1").status == 201
         assert client("GET", "/items/-1").status == 404
+
+
+@pytest.mark.parametrize("half", HALVES)
+@pytest.mark.parametrize("way", ["factory", "transaction", "retrying"])
+def test_a_commit_whose_answer_is_lost_is_no_2xx(
+    half: str, way: str, postgres_server: PostgresServer
+) -> None:
+    """The connection is cut behind COMMIT: the client learns that it must look, and finds a row."""
+    with (
+        slow_items(postgres_server, 0),
+        FaultProxy(postgres_server.url) as proxy,
+        client_of(make_app(half, proxy.url.render_as_string(hide_password=False))) as client,
+    ):
+        assert client("GET", "/items/1").status == 404
+        with proxy.cut("after", "COMMIT") as cut:
+            answer = client("POST", f"/{way}/1")
+        assert cut.fired
+        assert client("GET", "/items/1").json == 1
+    assert answer.status == 500
+    if way == "retrying":
+        assert answer.json == {
+            "code": "commit_uncertain",
+            "detail": "The request may have been carried out or not; look before you repeat it.",
+        }
 
 
 def test_a_transaction_is_rolled_back_by_an_http_exception(app: FastAPI) -> None:

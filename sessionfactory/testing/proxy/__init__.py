@@ -24,7 +24,7 @@ class FaultProxy:
     """Stands between a client and a PostgreSQL, MariaDB or MySQL server, and misbehaves on demand.
 
     It listens on a free port of the loopback interface from its construction until `close`. Every
-    method returns once what it asks for is in force, so that a test never has to sleep:
+    method returns once what it asks for is in force, so that a test never has to sleep::
 
         with FaultProxy(server.url) as proxy:
             engine = create_engine(proxy.url)

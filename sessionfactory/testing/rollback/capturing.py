@@ -20,6 +20,8 @@ def capturing_callbacks(
 ) -> Generator[list[Callable[[], object]]]:
     """Keep the callbacks of ``on_commit`` from running, and give them to the test.
 
+    An example::
+
         with capturing_callbacks(fake) as callbacks:
             Signup(fake).register("ada@example.org")
         assert len(callbacks) == 1

@@ -7,7 +7,7 @@ MIN := .venv-min
 BENCH := .venv-bench
 WORKERS ?= 2
 PYTEST := -m pytest -n $(WORKERS)
-.PHONY: help install demo fmt lint type test soak cov min matrix mariadb pgbouncer wheel-check bench check clean
+.PHONY: help install demo fmt lint type test soak cov min matrix mariadb pgbouncer wheel-check docs bench check clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sort | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -76,6 +76,14 @@ mariadb:  ## fetch MariaDB and Galera into .mariadb, without installing anything
 pgbouncer:  ## fetch PgBouncer into .pgbouncer, without installing anything
 	tests/fetch-packages.sh PgBouncer .pgbouncer pgbouncer pgbouncer
 
+$(VENV)/docs-installed: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'  # knows groups
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group docs
+	touch $@
+
+docs: $(VENV)/docs-installed  ## build the documentation into docs/_build/html, without the network
+	$(BIN)/python -m sphinx -b html -W --keep-going -n -q docs docs/_build/html
+
 $(BENCH)/installed: pyproject.toml
 	$(PYTHON) -m venv $(BENCH)
 	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
@@ -84,7 +92,7 @@ $(BENCH)/installed: pyproject.toml
 bench: $(BENCH)/installed  ## measure against what a user would pick instead, and write it down
 	$(BENCH)/bin/python -m benchmarks --write
 
-check: mariadb pgbouncer lint type wheel-check min cov  ## all that CI runs
+check: mariadb pgbouncer lint type docs wheel-check min cov  ## all that CI runs
 	@$(MAKE) --no-print-directory test
 
 clean:  ## remove everything that was made

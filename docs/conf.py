@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent / "_ext")]
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 import inventories  # beside this file, in _ext
+
 import sessionfactory
 
 project = "sessionfactory"

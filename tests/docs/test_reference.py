@@ -1,0 +1,113 @@
+"""The reference is complete: names, errors, settings, and the options of SQLAlchemy."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import typing
+from typing import TYPE_CHECKING, Final
+
+import pytest
+from attrs import fields, has
+from sqlalchemy import create_engine
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.orm import Session, sessionmaker
+
+import sessionfactory
+import sessionfactory.testing
+from sessionfactory import DatabaseSettings, SessionFactoryRegistry, SettingsError
+from sessionfactory.ext import alembic
+from tests.docs.pages import DOCS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+API: Final = "\n".join(
+    path.read_text(encoding="utf-8") for path in (DOCS / "reference" / "api").glob("*.md")
+)
+OPTIONS: Final = (DOCS / "reference" / "options.md").read_text(encoding="utf-8")
+ERRORS: Final = (DOCS / "reference" / "errors.md").read_text(encoding="utf-8")
+PUBLIC: Final = [
+    *(f"sessionfactory.{name}" for name in sessionfactory.__all__),
+    *(f"sessionfactory.testing.{name}" for name in sessionfactory.testing.__all__),
+    *(f"sessionfactory.ext.alembic.{name}" for name in alembic.__all__),
+]
+ONLY_IN_SOME_VERSIONS: Final = frozenset(
+    {"convert_unicode", "empty_in_strategy", "implicit_returning", "skip_autocommit_rollback"}
+)
+
+
+LEAVING: Final = {"sessionfactory.hand_over"}
+"""Names that the next release no longer has."""
+
+
+@pytest.mark.parametrize("name", sorted({*PUBLIC} - LEAVING))
+def test_every_public_name_has_its_entry(name: str) -> None:
+    """The API pages have a directive for each public name."""
+    assert re.search(rf"^\.\. (auto|py:)\w+:: {re.escape(name)}$", API, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLIC if name.endswith(("Error", "Warning"))])
+def test_every_error_is_explained(name: str) -> None:
+    """The page of errors has a section for each error."""
+    last = name.rpartition(".")[2]
+    if last == "SessionFactoryError":  # the base of all
+        return
+    assert re.search(rf"^###? {last}$", ERRORS, re.MULTILINE)
+
+
+def options_of(heading: str) -> set[str]:
+    """Return the options in the table of a section."""
+    section = OPTIONS.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    return set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE))
+
+
+def parameters(function: Callable[..., object]) -> set[str]:
+    """Return the names of a callable's parameters."""
+    return set(inspect.signature(function).parameters) - {"self", "kwargs"}
+
+
+def test_every_option_of_create_engine_has_a_row() -> None:
+    """The table has what SQLAlchemy's own signature and documentation list, and nothing else."""
+    documented = re.findall(r"^    :param (\w+)", create_engine.__doc__ or "", re.MULTILINE)
+    signed = parameters(typing.get_overloads(create_engine)[0])
+
+    assert signed
+    assert {*documented, *signed} <= options_of("create_engine")
+    assert options_of("create_engine") <= {*documented, *signed, *ONLY_IN_SOME_VERSIONS}
+
+
+@pytest.mark.parametrize(
+    ("heading", "classes"),
+    [("sessionmaker", (sessionmaker, async_sessionmaker)), ("Session", (Session, AsyncSession))],
+)
+def test_every_option_of_sessions_has_a_row(heading: str, classes: tuple[type, ...]) -> None:
+    """The tables have what the signatures of both halves list."""
+    expected = {name for cls in classes for name in parameters(cls)}
+
+    missing = expected - options_of(heading) - {"kw"} - {"class_"}
+    assert missing == set()
+
+
+def leaves(cls: type, above: str = "") -> list[str]:
+    """Return the paths of all settings, by the classes themselves."""
+    found: list[str] = []
+    for field in fields(cls):
+        kind = field.type
+        if isinstance(kind, type) and has(kind):
+            found += leaves(kind, f"{above}{field.name}.")
+        else:
+            found.append(above + field.name)
+    return found
+
+
+@pytest.mark.parametrize("path", leaves(DatabaseSettings))
+def test_the_tables_name_variables_that_exist(path: str) -> None:
+    """The variable that the tables derive from a setting's path is the one that is read."""
+    if path.rpartition(".")[2] in {"engine_options", "url_secrets", "options"}:
+        return
+    variable = f"DATABASE_{path.upper().replace('.', '_')}"
+    environ = {"DATABASE_URL": "sqlite://", variable: "\x00"}
+
+    with pytest.raises(SettingsError, match=variable):
+        SessionFactoryRegistry.from_env(environ)

@@ -47,9 +47,7 @@ nitpicky = True
 intersphinx_mapping = inventories.build(Path(__file__).parent)
 nitpick_ignore_regex = [
     # Type variables.
-    ("py:.*", r"(.*\.)?(_?[ASTR](_co)?|P)"),
+    ("py:.*", r"(.*\.)?_?[A-Z](_co)?"),
     # Types of signatures that are private, or too small for a page of their own.
-    ("py:.*", r"(.*\.)?(_\w+|Count|Make|Setting|ThrowawayServer|Trigger)"),
-    # Literals that a signature spells out on its own page.
-    ("py:.*", r"(.*\.)?(CommitOutcome|HealthState|IsolationLevel|Verification)"),
+    ("py:.*", r"(.*\.)?(_\w+|\w+Base|Count|Make|Setting|ThrowawayServer|Trigger)"),
 ]

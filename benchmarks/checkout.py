@@ -17,7 +17,6 @@ from benchmarks.servers import socket_only
 from sessionfactory import (
     DatabaseSettings,
     PoolSettings,
-    SessionSettings,
     SqlAlchemySessionFactory,
 )
 from sessionfactory.pool.fair import FairPool
@@ -38,7 +37,7 @@ _UNIT = Unit("µs each", 1e6)
 _NOTES = (
     "One connection of psycopg to a PostgreSQL server on a Unix socket, idle between two uses.",
     f"{_BARE}: SQLAlchemy's default, with a rollback on return, as all of these have it.",
-    f"{_ALL}: with hold_warning and owner='strict' too; all but reset='state'.",
+    f"{_ALL}: with hold_warning too; all but reset='state'.",
     "A scope takes a connection (session.connection()) and sends nothing: only pre-ping does.",
     "A round takes the fastest of several samples.",
 )
@@ -128,8 +127,8 @@ def _by_engine(engine: Engine) -> Operation:
 
 
 def _everything_on(url: URL) -> SqlAlchemySessionFactory:
-    pool, session = PoolSettings(hold_warning=60), SessionSettings(owner="strict")
-    return SqlAlchemySessionFactory(DatabaseSettings(url, pool=pool, session=session))
+    pool = PoolSettings(hold_warning=60)
+    return SqlAlchemySessionFactory(DatabaseSettings(url, pool=pool))
 
 
 def _psycopg_pool(url: URL) -> ConnectionPool[Any]:

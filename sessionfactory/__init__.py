@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     )
     from sessionfactory.interfaces import AsyncSessionFactory, SessionFactory
     from sessionfactory.null import AsyncNullSessionFactory, NullSessionFactory
+    from sessionfactory.pool.fair import AsyncFairPool, FairPool
     from sessionfactory.pool_errors import (
         ConnectTimeoutError,
         PoolDeadlockError,
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from sessionfactory.registry.registry_async import AsyncSessionFactoryRegistry
     from sessionfactory.sessions.factory import SqlAlchemySessionFactory
     from sessionfactory.sessions.factory_async import AsyncSqlAlchemySessionFactory
-    from sessionfactory.sessions.guarded_session import hand_over
     from sessionfactory.status import Health, HealthState, Holder, PoolStatus
     from sessionfactory.transactions.after_commit import on_commit
     from sessionfactory.transactions.in_one_greenlet import run_sync_in_transaction
@@ -60,6 +60,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AfterCommitError",
+    "AsyncFairPool",
     "AsyncNullSessionFactory",
     "AsyncSessionFactory",
     "AsyncSessionFactoryRegistry",
@@ -70,6 +71,7 @@ __all__ = [
     "ConnectTimeoutError",
     "DatabaseSettings",
     "EventLoopError",
+    "FairPool",
     "Fault",
     "ForkedConnectionError",
     "Health",
@@ -96,7 +98,6 @@ __all__ = [
     "SqliteSettings",
     "Verification",
     "commit_outcome",
-    "hand_over",
     "is_transient",
     "marker_table",
     "on_commit",
@@ -133,8 +134,8 @@ _MODULES = {
     "config.rotating_secret": ("RotatingSecret",),
     "registry.registry": ("SessionFactoryRegistry",),
     "config.settings": ("DatabaseSettings", "PoolSettings", "SessionSettings", "SqliteSettings"),
-    "sessions.guarded_session": ("hand_over",),
     "status": ("Health", "HealthState", "Holder", "PoolStatus"),
+    "pool.fair": ("AsyncFairPool", "FairPool"),
     "transactions.after_commit": ("on_commit",),
     "transactions.in_one_greenlet": ("run_sync_in_transaction",),
     "engine.options": ("IsolationLevel",),
@@ -147,12 +148,20 @@ _MODULES = {
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
+_REMOVED = {
+    "hand_over": "is no longer there, as sessions have no owner any more: inject the factory, and"
+    " open one session per thread or task"
+}
+
 if not TYPE_CHECKING:  # pragma: no branch - to type checkers, a missing name is an error
 
     def __getattr__(name: str) -> object:
         from sessionfactory._lazy import load  # noqa: PLC0415 - most pytest runs need no name
 
         value = globals()[name] = load(__name__, _HOMES, name)  # so that this runs once a name
+        if name in _REMOVED:
+            raise ImportError(f"sessionfactory.{name} {_REMOVED[name]}")
+        value = globals()[name] = load(__name__, _HOMES, name)  # so that this is asked once
         return value
 
 

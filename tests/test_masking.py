@@ -245,7 +245,7 @@ def records(
     caplog.set_level(logging.DEBUG)
     for name in ("sqlalchemy", "sqlalchemy.engine", "sqlalchemy.pool", "sessionfactory"):
         caplog.set_level(logging.DEBUG, logger=name)
-    for name in ("sqlalchemy.engine.Engine", "sqlalchemy.pool.impl.LedgerQueuePool"):
+    for name in ("sqlalchemy.engine.Engine", "sqlalchemy.pool.impl.QueuePool"):
         monkeypatch.setattr(logging.getLogger(name), "handlers", [caplog.handler])
     return caplog
 

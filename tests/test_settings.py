@@ -54,7 +54,7 @@ def test_defaults_of_a_pool() -> None:
 
 def test_defaults_of_sessions_and_sqlite() -> None:
     """Sessions and SQLite have the defaults that the design promises."""
-    sessions = SessionSettings(autoflush=True, expire_on_commit=False, owner="concurrent")
+    sessions = SessionSettings(autoflush=True, expire_on_commit=False)
     assert SessionSettings() == sessions
     assert SqliteSettings() == SqliteSettings(
         begin="immediate", journal="wal", synchronous="normal", busy_timeout=5.0, foreign_keys=True
@@ -226,7 +226,7 @@ def test_values_at_the_edge_of_their_range_are_taken() -> None:
         ("session.expire_on_commit", "1", True),
         ("session.expire_on_commit", "yes", True),
         ("session.expire_on_commit", " ON ", True),
-        ("pool.kind", "QUEUE", "queue"),
+        ("pool.kind", "NONE", "none"),
         ("sqlite.journal", " keep ", "keep"),
     ],
 )
@@ -243,9 +243,8 @@ def test_text_is_taken_for_what_it_says(name: str, given: object, taken: object)
     [
         ({"tls": "requir"}, "tls", "'driver', 'require' or 'verify'; did you mean 'require'?"),
         ({"tls": "on"}, "tls", "'driver', 'require' or 'verify'"),
-        ({"pool": {"kind": "fare"}}, "pool.kind", "'queue' or 'none'; did you mean 'fair'?"),
+        ({"pool": {"kind": "fare"}}, "pool.kind", "'fair' or 'none'; did you mean 'fair'?"),
         ({"pool": {"reset": "roll-back"}}, "pool.reset", "'state'; did you mean 'rollback'?"),
-        ({"session": {"owner": 1}}, "session.owner", "expected 'concurrent' or 'strict'"),
         (
             {"sqlite": {"begin": "imediate"}},
             "sqlite.begin",

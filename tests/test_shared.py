@@ -10,7 +10,7 @@ import threading
 import weakref
 from concurrent import futures
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from sqlalchemy import event, insert, select, text
@@ -25,10 +25,8 @@ from sqlalchemy.orm import (
 
 from sessionfactory import (
     DatabaseSettings,
-    SessionSettings,
     SharedSessionError,
     SqlAlchemySessionFactory,
-    hand_over,
 )
 from sessionfactory.sessions.guarded_session import CALLS, GuardedTransaction, guarded
 from tests.engine.sqlite_pools import until
@@ -68,15 +66,6 @@ def items(factory: SqlAlchemySessionFactory) -> SqlAlchemySessionFactory:
     """A factory whose database has the items' table."""
     Base.metadata.create_all(factory.engine)
     return factory
-
-
-@pytest.fixture
-def strict(url: str, items: SqlAlchemySessionFactory) -> Generator[SqlAlchemySessionFactory]:
-    """A factory whose sessions belong to the first who uses them."""
-    del items  # it makes the table
-    settings = DatabaseSettings(url, session=SessionSettings(owner="strict"))
-    with SqlAlchemySessionFactory(settings) as made:
-        yield made
 
 
 def run_in_thread(work: Callable[[], object], name: str = "other") -> None:
@@ -376,26 +365,6 @@ def test_four_threads_lose_nothing_that_they_committed(postgres: str) -> None:
     assert done <= rows(postgres)
 
 
-def test_four_threads_and_an_owner(postgres: str) -> None:
-    """Where the session is strict, all of the work is one thread's, and none is half done."""
-    settings = DatabaseSettings(postgres, session=SessionSettings(owner="strict"))
-
-    def work(number: int) -> None:
-        session.add(Item(id=number))
-        session.flush()
-        session.commit()
-
-    with SqlAlchemySessionFactory(settings) as factory:
-        session = factory()
-        done, refused = in_four_threads(work)
-        hand_over(session)  # its owner is gone
-        session.close()
-
-    assert len({number % 4 for number in done}) == 1
-    assert (len(done), len(refused)) == (50, 150)
-    assert rows(postgres) == done
-
-
 def test_a_thread_of_nobody_is_named_by_its_number(items: SqlAlchemySessionFactory) -> None:
     """What is not ``threading``'s has no name."""
     entered, leave, ended = threading.Event(), threading.Event(), threading.Event()
@@ -449,97 +418,12 @@ def test_a_callback_of_a_loop_is_its_threads(items: SqlAlchemySessionFactory) ->
         session.execute(ONE)
 
 
-def test_strict_first_user_owns(strict: SqlAlchemySessionFactory) -> None:
-    """Another thread is refused between two calls, too, and told how it would get the session."""
-    session = strict()
-    session.add(Item(id=1))
-    for refused in (session.begin, session.close, session.commit, lambda: session.execute(ONE)):
-        with pytest.raises(SharedSessionError, match="that the thread 'MainThread' owns"):
-            run_in_thread(refused)
-    with pytest.raises(SharedSessionError) as caught:
-        run_in_thread(lambda: hand_over(session))
-    session.commit()
-    session.close()
-
-    assert str(caught.value) == (
-        "The thread 'other' calls hand_over() of a session that the thread 'MainThread' owns, who"
-        " used it first. A session is for one thread at a time: inject the factory, open one"
-        " session per thread; or let the thread 'MainThread' call hand_over(session) before."
-    )
-    with strict() as session:
-        assert session.scalars(ALL).all() == [1]
-
-
-def test_strict_opening_is_no_use(strict: SqlAlchemySessionFactory) -> None:
-    """Who opens a session need not be who owns it."""
-    session = strict()
-    run_in_thread(lambda: session.execute(ONE))
-    with pytest.raises(SharedSessionError, match="that the thread 'other' owns"):
-        session.execute(ONE)
-    hand_over(session)
-    session.close()
-
-
-def test_strict_scope_is_its_owners(strict: SqlAlchemySessionFactory) -> None:
-    """``begin()`` is a use, and its end as well."""
-    scope = strict.begin()
-    session = scope.__enter__()
-    with pytest.raises(SharedSessionError, match=r"calls close\(\)"):
-        run_in_thread(lambda: scope.__exit__(None, None, None))
-    session.add(Item(id=1))
-    with session.begin_nested():
-        session.add(Item(id=2))
-    session.commit()
-    session.close()
-    with strict() as session:
-        assert set(session.scalars(ALL)) == {1, 2}
-
-
-def test_strict_owner_hands_over(strict: SqlAlchemySessionFactory) -> None:
-    """After it, the next who uses the session owns it."""
-    with strict() as session:
-        hand_over(session)  # of nobody's yet
-        session.add(Item(id=1))
-        hand_over(session)
-        run_in_thread(session.commit)
-        with pytest.raises(SharedSessionError, match="that the thread 'other' owns"):
-            session.commit()
-        hand_over(session)  # the other is gone
-        assert session.scalars(ALL).all() == [1]
-
-
-def test_strict_knows_threads_by_more_than_their_number(strict: SqlAlchemySessionFactory) -> None:
-    """The number of a thread that is gone may be given to the next, and the session is not."""
-    session = strict()
-    run_in_thread(lambda: session.execute(ONE), "first")
-    for _ in range(5):
-        with pytest.raises(SharedSessionError, match="that the thread 'first' owns"):
-            run_in_thread(lambda: session.execute(ONE))
-    hand_over(session)
-    session.close()
-
-
-def test_nobody_owns_what_is_not_strict(items: SqlAlchemySessionFactory) -> None:
-    """``hand_over`` does no harm where it is not needed."""
-    with items() as session, Session(items.engine) as plain:
-        run_in_thread(lambda: session.execute(ONE))
-        hand_over(session)
-        hand_over(plain)
-
-
-def test_what_is_no_session_cannot_be_handed_over(items: SqlAlchemySessionFactory) -> None:
-    """The factory in a session's place is told so."""
-    with pytest.raises(TypeError, match="hand_over takes a Session or AsyncSession, not SqlAlch"):
-        hand_over(cast("Session", items))
-
-
 def test_the_class_looks_like_the_users(items: SqlAlchemySessionFactory) -> None:
     """It is a subclass of the same name, place and description, made once."""
     made = guarded(OwnSession)
 
     assert issubclass(made, OwnSession)
-    assert made is guarded(OwnSession) is guarded(OwnSession, "concurrent")
-    assert made is not guarded(OwnSession, "strict")
+    assert made is guarded(OwnSession)
     for cls in (OwnSession, Session):
         looks = guarded(cls)
         assert (looks.__name__, looks.__qualname__) == (cls.__name__, cls.__qualname__)

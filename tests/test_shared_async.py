@@ -16,8 +16,8 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from sessionfactory import SharedSessionError, hand_over
-from sessionfactory.sessions.guarded_session import act_for, guarded
+from sessionfactory import SharedSessionError
+from sessionfactory.sessions.guarded_session import guarded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Coroutine
@@ -61,14 +61,6 @@ async def engine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerat
 def sessions(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
     """Makes guarded sessions."""
     return async_sessionmaker(engine, sync_session_class=guarded(Session), expire_on_commit=False)
-
-
-@pytest.fixture
-def strict(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
-    """Makes sessions that belong to the first who uses them."""
-    return async_sessionmaker(
-        engine, sync_session_class=guarded(Session, "strict"), expire_on_commit=False
-    )
 
 
 @pytest_asyncio.fixture
@@ -211,58 +203,6 @@ async def test_a_task_that_is_cancelled_inside_leaves(
         await session.invalidate()
 
         assert list(await session.scalars(ALL)) == []
-
-
-async def test_strict_first_task_owns(strict: async_sessionmaker[AsyncSession]) -> None:
-    """Another task is refused between two calls, too, until the owner hands the session over."""
-    session = strict()
-    await insert_item(session, 1)
-    with pytest.raises(SharedSessionError) as caught:
-        await in_task(session.commit())
-    hand_over(session)
-    await in_task(session.commit())
-    with pytest.raises(SharedSessionError, match="that the task 'other' owns"):
-        await session.execute(ONE)
-    hand_over(session)  # the other is done
-    assert list(await session.scalars(ALL)) == [1]
-    await session.close()
-
-    me = asyncio.current_task()
-    assert me is not None
-    assert str(caught.value) == (
-        f"The task 'other' calls commit() of a session that the task {me.get_name()!r} owns, who"
-        " used it first. A session is for one task at a time: inject the factory, open one session"
-        f" per task; or let the task {me.get_name()!r} call hand_over(session) before."
-    )
-
-
-async def test_strict_a_task_may_act_for_the_owner(
-    strict: async_sessionmaker[AsyncSession],
-) -> None:
-    """What a task does in its caller's stead is the caller's, whoever that is."""
-    session = strict()
-
-    async def commit(caller: asyncio.Task[object]) -> None:
-        act_for(session.sync_session, caller)
-        await session.commit()
-
-    async def commit_for_me() -> None:
-        await in_task(commit(me()), "inner")
-
-    await commit_for_me()
-    await insert_item(session, 1)
-    with pytest.raises(SharedSessionError, match="The task 'other' calls commit"):
-        await in_task(commit_for_me())
-    await commit_for_me()
-
-    assert list(await session.scalars(ALL)) == [1]
-    await session.close()
-
-
-async def test_nobody_acts_for_another_where_nobody_owns(session: AsyncSession) -> None:
-    """Where a session is not strict, there is nothing to ask."""
-    act_for(session.sync_session, me())
-    await in_task(session.commit())
 
 
 def me() -> asyncio.Task[object]:

@@ -46,8 +46,10 @@ _HABITS: Final = {
     "POOL_LOGGING_NAME": f"{OPTIONS}.pool_logging_name",
     "ECHO_POOL": f"{OPTIONS}.echo_pool",
     "SSLMODE": "tls",
+    "SESSION_OWNER": "session.owner",
 }
-"""Short names that programs use by habit, or that SQLAlchemy gives what is no setting of ours."""
+"""Short names that programs use by habit, or that SQLAlchemy gives what is no setting of ours; and
+settings that are no longer there, so that they are refused."""
 _TABLES: Final = {"ENGINE_OPTIONS__": OPTIONS, "CONNECT_ARGS__": f"{OPTIONS}.connect_args"}
 _ABOUT_TLS: Final = {"require": "require", "verify-full": "verify"}
 

@@ -14,6 +14,7 @@ import attrs
 from sqlalchemy import URL  # noqa: TC002 - attrs resolves the annotations
 
 from sessionfactory._lazy import publish
+from sessionfactory.config import removed
 from sessionfactory.config.hide_arguments import unseen
 from sessionfactory.config.masking import Secret, is_secret_key, take_secrets, takes_password
 from sessionfactory.config.validation import settle
@@ -47,7 +48,7 @@ class PoolSettings:
         max_overflow: connections beyond ``size`` that a rush may open; they close on return.
         timeout: seconds a checkout may take in all: to wait for a connection
             (``PoolExhaustedError``), to open one and set it up (``ConnectTimeoutError``), to ask
-            whether it lives. With another ``kind`` than ``"fair"``, to wait for one only.
+            whether it lives.
         recycle: seconds after which a connection is replaced when it is next taken.
         pre_ping: whether a connection that was idle is asked for a sign of life before it is used.
         ping_after: a connection used within this many seconds is trusted without asking.
@@ -55,8 +56,7 @@ class PoolSettings:
         reset: what happens to a connection between two sessions: ``"rollback"``, or ``"state"``,
             which also clears what the former left on it (PostgreSQL, and not behind a pooler), in
             one round trip that takes the place of pings.
-        kind: ``"fair"`` (first come, first served), ``"queue"`` (SQLAlchemy's ``QueuePool``) or
-            ``"none"`` (a connection per checkout).
+        kind: ``"fair"`` (first come, first served) or ``"none"`` (a connection per checkout).
         hold_warning: seconds after which a connection that is still out is logged.
         processes: how many processes have such a pool; ``sessionfactory check`` warns if all of
             them together may want more connections than the server gives.
@@ -72,7 +72,9 @@ class PoolSettings:
     ping_after: float = attrs.field(default=5.0, metadata=at_least(0))
     ping_timeout: float = attrs.field(default=1.0, metadata=more_than(0))
     reset: Literal["rollback", "state"] = "rollback"
-    kind: Literal["fair", "queue", "none"] = "fair"
+    kind: Literal["fair", "none"] = attrs.field(
+        default="fair", metadata=removed.values(queue=removed.QUEUE)
+    )
     hold_warning: float | None = attrs.field(default=None, metadata=more_than(0))
     processes: int = attrs.field(default=1, metadata=at_least(1))
     server_connections: int | None = attrs.field(default=None, metadata=at_least(1))
@@ -81,6 +83,7 @@ class PoolSettings:
         settle(self)
 
 
+@removed.without(owner=removed.OWNER)
 @attrs.frozen(kw_only=True)
 class SessionSettings:
     """The sessions that a factory makes.
@@ -89,13 +92,10 @@ class SessionSettings:
         autoflush: as SQLAlchemy's ``Session(autoflush=…)``.
         expire_on_commit: whether objects forget their state at commit. False here, unlike in
             SQLAlchemy: what a service returns after its scope can still be read.
-        owner: ``"concurrent"``, or ``"strict"``: the first thread or task that uses a session owns
-            it.
     """
 
     autoflush: bool = True
     expire_on_commit: bool = False
-    owner: Literal["concurrent", "strict"] = "concurrent"
 
     def __attrs_post_init__(self) -> None:
         settle(self)

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, TypeVar, cast, get_args, get_origin, get
 import attrs
 from sqlalchemy import URL
 
+from sessionfactory.config import removed
 from sessionfactory.config.masking import Secret, SecretLike, parse_url
 from sessionfactory.config.rotating_secret import RotatingSecret
 from sessionfactory.config.values import (
@@ -67,6 +68,8 @@ def _settle_field(
     settings: attrs.AttrsInstance, field: attrs.Attribute[Any], kind: Any
 ) -> list[Fault]:
     given = getattr(settings, field.name)
+    if refused := removed.refusal(field.metadata, given):
+        return [Fault(field.name, refused)]
     try:
         value = _reader_of(kind)(given)
         check = check_of(field.metadata)
@@ -115,8 +118,9 @@ def structure(given: object, cls: type[T]) -> T:
     if table is None:
         raise ValueError(f"expected a table of settings, got {kind_of(given)}")
     fields = {field.name: field for field in attrs.fields(cast("type[attrs.AttrsInstance]", cls))}
+    gone = removed.settings_of(cls)
     faults = [
-        Fault(shown(key), f"unknown setting{near(str(key), _names(cls))}")
+        Fault(shown(key), gone.get(str(key)) or f"unknown setting{near(str(key), _names(cls))}")
         for key in table
         if key not in fields
     ]

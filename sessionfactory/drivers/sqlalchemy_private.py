@@ -8,15 +8,13 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from sqlalchemy import event
-from sqlalchemy.orm import Session
-from sqlalchemy.orm.session import _SessionCloseState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from sqlalchemy import Connection, Dialect, Engine, ForeignKeyConstraint
     from sqlalchemy.engine.interfaces import DBAPIConnection
-    from sqlalchemy.orm import SessionTransaction
+    from sqlalchemy.orm import Session, SessionTransaction
     from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
     from sqlalchemy.pool.base import _ConnectionFairy
 
@@ -210,23 +208,6 @@ def is_left_to_alter(key: ForeignKeyConstraint) -> bool:
     public name: ``tests/testing/test_memory.py`` notices if it moves.
     """
     return key._create_rule is not None and key._ddl_if is None  # noqa: SLF001
-
-
-def is_blank(session: Session) -> bool:
-    """Say whether ``Session.close()`` would change nothing: no transaction, no object, no state.
-
-    It takes twice as long as to open the session, for it makes new maps in the place of the empty
-    ones. What tells that they are empty has no public name: ``tests/test_shared.py`` notices if
-    one of these moves, or if ``close()`` does more one day.
-    """
-    return not (
-        session._transaction is not None  # noqa: SLF001
-        or session._new  # noqa: SLF001
-        or session._deleted  # noqa: SLF001
-        or session.identity_map
-        or session._close_state is not _SessionCloseState.CLOSE_IS_RESET  # noqa: SLF001
-        or type(session).expunge_all is not Session.expunge_all
-    )
 
 
 def listen_once(engine: Engine, name: str, listener: Callable[..., object], **how: Any) -> None:

@@ -23,10 +23,8 @@ from sessionfactory.pool.liveness import Liveness
 from sessionfactory.pool.loop_bound import LoopBound
 from sessionfactory.pool.pools import (
     AsyncLedgerFairPool,
-    AsyncLedgerQueuePool,
     LedgerFairPool,
     LedgerNullPool,
-    LedgerQueuePool,
 )
 from sessionfactory.pool.waiting import Tasks, Threads
 from sessionfactory.pool_errors import unwrap
@@ -49,8 +47,6 @@ _READ_ONLY: Final = TransactionOptions(read_only=True)
 _POOLS: Final[dict[tuple[str, bool], type[LedgerPool]]] = {
     ("fair", False): LedgerFairPool,
     ("fair", True): AsyncLedgerFairPool,
-    ("queue", False): LedgerQueuePool,
-    ("queue", True): AsyncLedgerQueuePool,
 }
 """By ``pool.kind``, and whether the driver is asynchronous."""
 
@@ -207,7 +203,7 @@ class ManagedEngine:
                     )
                 for connection in self.ledger.leave_idle():
                     connections.abandon(connection)
-                cast("AsyncLedgerFairPool | AsyncLedgerQueuePool", pool).retire()
+                cast("AsyncLedgerFairPool", pool).retire()
                 self._pinger = Pinger(self._waiting)
                 engine.dispose(close=False)
         return cast("LoopBound", engine.pool)
@@ -292,8 +288,6 @@ def _engine_options(settings: DatabaseSettings, url: URL, *, is_async: bool) -> 
     if pool.kind == "none" and not in_memory:
         return options | {"poolclass": LedgerNullPool}
     options |= {"pool_size": size, "max_overflow": overflow, "pool_timeout": pool.timeout}
-    if pool.kind == "queue":
-        return options | {"poolclass": _POOLS["queue", is_async]}
     # A file is opened in no time, and without a thread apart.
     return options | {
         "poolclass": _POOLS["fair", is_async],

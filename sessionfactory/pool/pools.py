@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from sqlalchemy.exc import TimeoutError as SqlAlchemyTimeoutError
-from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, QueuePool
-from sqlalchemy.util.queue import Empty, Full
+from sqlalchemy.pool import NullPool
 
 from sessionfactory.drivers import connections
 from sessionfactory.pool import deadlocks
@@ -81,92 +78,6 @@ class LedgerFairPool(LedgerPool, FairPool):
 
 class AsyncLedgerFairPool(LoopBound, LedgerFairPool, AsyncFairPool):
     """Async twin of ``LedgerFairPool``, for one event loop."""
-
-    def close_idle(self) -> None:
-        """Close the connections that nobody has, unless their loop runs in another thread."""
-        if self.is_reachable:
-            super().close_idle()
-
-    def _close_entry(self, record: ConnectionPoolEntry) -> None:
-        connections.close_from_outside(record)
-
-
-class _WakeUp:
-    """Stands in the queue of a closed pool, for those who still wait there."""
-
-    def close(self) -> None:
-        """Do nothing: there is no connection."""
-
-
-class _AskingQueuePool(QueuePool):
-    """SQLAlchemy's ``QueuePool``, which notes who waits, and can have them wait no longer."""
-
-    ledger: Ledger
-
-    def turn_away(self) -> None:
-        """Have everybody who waits for a connection look whether the factory was closed."""
-        with suppress(Full):  # then there is a connection to take, and nobody waits
-            self._pool.put(cast("ConnectionPoolEntry", _WakeUp()), block=False)
-
-    def _do_get(self) -> ConnectionPoolEntry:
-        caller = object()
-        self.ledger.ask(caller)
-        try:
-            record = super()._do_get()
-        except SqlAlchemyTimeoutError:
-            self.ledger.refuse_if_closed()
-            raise _exhausted(self.ledger, self.timeout()) from None
-        finally:
-            self.ledger.answer(caller)
-        if isinstance(cast("object", record), _WakeUp):
-            self.turn_away()  # the next one
-            self.ledger.refuse_if_closed()
-        return record
-
-
-class LedgerQueuePool(_Counting, _AskingQueuePool):  # pyright: ignore[reportIncompatibleMethodOverride]  # recreate() says Self
-    """SQLAlchemy's ``QueuePool``, which says who holds its connections when it runs dry."""
-
-    # So that ``echo_pool``, and whoever sets the level of "sqlalchemy.pool", reaches it.
-    _sqla_logger_namespace = "sqlalchemy.pool.QueuePool"
-    _disposed = False
-
-    def wake(self) -> None:
-        """Have everybody who waits for a connection look whether the factory was closed."""
-        self.turn_away()
-
-    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
-        super()._do_return_conn(record)
-        if self._disposed:  # it was out meanwhile; nobody takes it from here any more
-            self.dispose()
-
-    def retire(self) -> None:
-        """Close what is out when it comes back."""
-        self._disposed = True
-
-    def dispose(self) -> None:
-        """Close the idle connections now, and those that are out when they come back."""
-        self.retire()
-        super().dispose()
-        if self.ledger.closed:
-            self.wake()
-
-    def close_idle(self) -> None:
-        """Close the connections that nobody has; whoever asks for one opens it anew."""
-        idle: list[ConnectionPoolEntry] = []
-        with suppress(Empty):
-            while True:
-                idle.append(self._pool.get(block=False))
-        for record in idle:
-            self._close_entry(record)
-            self._do_return_conn(record)
-
-    def _close_entry(self, record: ConnectionPoolEntry) -> None:
-        record.close()
-
-
-class AsyncLedgerQueuePool(LoopBound, LedgerQueuePool, AsyncAdaptedQueuePool):  # pyright: ignore[reportIncompatibleMethodOverride]  # recreate() says Self
-    """Async twin of ``LedgerQueuePool``, for one event loop."""
 
     def close_idle(self) -> None:
         """Close the connections that nobody has, unless their loop runs in another thread."""

@@ -239,7 +239,7 @@ class SqlAlchemySessionFactory(Generic[S]):
 
     def _opener(self, bind: Engine) -> Callable[[], S]:
         wanted = self.settings.session
-        session_class = guarded(self.session_class, wanted.owner)
+        session_class = guarded(self.session_class)
         autoflush, expire_on_commit = wanted.autoflush, wanted.expire_on_commit
 
         def open_session() -> S:

@@ -163,7 +163,7 @@ class AsyncSqlAlchemySessionFactory(Generic[A]):
             raise SettingsError([Fault("", "expected DatabaseSettings: DatabaseSettings(url)")])
         refuse_class(self.session_class, AsyncSession)
         self._managed = ManagedEngine(self.settings, self.name, is_async=True)
-        self._lasting = lasting(self.session_class, self.settings.session.owner)
+        self._lasting = lasting(self.session_class)
 
     def __call__(self) -> A:
         """Return a new session; the caller closes it: ``async with sessions() as session:``.

@@ -13,19 +13,16 @@ import types
 from asyncio import _get_running_loop
 from functools import wraps
 from threading import get_ident
-from typing import TYPE_CHECKING, Final, Literal, ParamSpec, TypeVar, cast
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar, cast
+from weakref import WeakValueDictionary
 
 from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
 
-from sessionfactory.drivers import sqlalchemy_private
 from sessionfactory.errors import SharedSessionError
 from sessionfactory.pool.owners import actor, kind_of, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from sqlalchemy.ext.asyncio import AsyncSession
 
     from sessionfactory.pool.owners import Actor
 
@@ -35,7 +32,6 @@ T = TypeVar("T")
 
 # What is added to a session has names that clash with nobody's.
 _VISIT: Final = "sessionfactory_visit"
-_STAND_INS: Final = "sessionfactory_stand_ins"
 
 CALLS: Final = (
     *("add", "add_all", "delete", "delete_all", "merge", "merge_all", "expunge"),
@@ -62,9 +58,7 @@ def refuse_class(session_class: object, kind: type[object]) -> None:
         raise TypeError(f"session_class is a subclass of {kind.__name__}, not {given.__name__}")
 
 
-def guarded(
-    session_class: type[S], owner: Literal["concurrent", "strict"] = "concurrent"
-) -> type[S]:
+def guarded(session_class: type[S]) -> type[S]:
     """Return a subclass of a session class, of the same name, whose sessions refuse to be shared.
 
     A call that starts while another thread or task is inside a call of the same session raises
@@ -74,61 +68,19 @@ def guarded(
 
     Args:
         session_class: the class of the user's sessions.
-        owner: ``"concurrent"``: between two calls, a session may go from one to another.
-            ``"strict"``: the first to use a session owns it, until ``hand_over``.
     """
-    guard = OwnedSession if owner == "strict" else GuardedSession
-    made = _MADE.get((session_class, guard))
+    made = _MADE.get(session_class)
     if made is None:
-        bases = (guard,) if session_class is Session else (session_class, guard)
+        bases = (GuardedSession,) if session_class is Session else (session_class, GuardedSession)
         looks = {name: getattr(session_class, name) for name in _LOOKS}
         made = types.new_class(session_class.__name__, bases, {}, lambda body: body.update(looks))
-        _MADE[session_class, guard] = made  # of two that race, each gets his own: no harm
+        _MADE[session_class] = made  # of two threads at once, each gets a class of its own
     return cast("type[S]", made)
 
 
 _LOOKS: Final = ("__module__", "__qualname__", "__doc__")
 # A class goes with the last who uses it: users make session classes, as every sessionmaker does.
-_MADE: Final[WeakValueDictionary[tuple[type[Session], type[Session]], type[Session]]] = (
-    WeakValueDictionary()
-)
-
-
-def hand_over(session: Session | AsyncSession) -> None:
-    """Let whoever uses a session next own it, where ``session.owner`` is ``"strict"``.
-
-    The owner calls this between two calls of the session; when he has ended, anybody may. Nothing
-    happens to a session that has no owner.
-
-    Raises:
-        SharedSessionError: the session is another thread's or task's.
-        TypeError: this is no session.
-    """
-    sync_session = cast("object", getattr(session, "sync_session", session))
-    if not isinstance(sync_session, Session):
-        raise TypeError(f"hand_over takes a Session or AsyncSession, not {type(session).__name__}")
-    if not isinstance(sync_session, OwnedSession):
-        return
-    me = sync_session.sessionfactory_actor()
-    owner, _ = vars(sync_session).get(_VISIT, (me, ""))
-    if owner is not me and not _has_ended(owner):
-        raise SharedSessionError(_owned("hand_over", me, owner))
-    vars(sync_session).pop(_VISIT, None)
-
-
-def is_owned(session: Session) -> bool:
-    """Say whether a session belongs to the first who uses it."""
-    return isinstance(session, OwnedSession)
-
-
-def act_for(session: Session, caller: asyncio.Task[object]) -> None:
-    """Have the task that runs count as ``caller`` wherever a session asks who owns it.
-
-    For a task that ends a call in the caller's stead, out of reach of the caller's cancellation.
-    """
-    if isinstance(session, OwnedSession):
-        stand_ins = vars(session).setdefault(_STAND_INS, WeakKeyDictionary())
-        stand_ins[actor()] = caller
+_MADE: Final[WeakValueDictionary[type[Session], type[Session]]] = WeakValueDictionary()
 
 
 class GuardedSession(Session):
@@ -166,8 +118,6 @@ class GuardedSession(Session):
 
     def close(self) -> None:
         """Close the session."""
-        if sqlalchemy_private.is_blank(self):
-            return
         if self.in_transaction():
             _run(self, "close", Session.close, self)
         else:  # nor is anybody disturbed here
@@ -231,51 +181,11 @@ for _call in [name for name in CALLS if hasattr(Session, name)]:  # some came wi
     _guard(_call)
 
 
-class OwnedSession(GuardedSession):
-    """A session of the first who uses it: his visit does not end with his call."""
-
-    def sessionfactory_enter(self, call: str) -> Literal[False]:
-        """Refuse a call of anybody but the owner, who is the first to come."""
-        me = self.sessionfactory_actor()
-        # The thread itself: when it is gone, another one may get its number.
-        owner, _ = self.__dict__.setdefault(_VISIT, (me, call))
-        if owner is not me:
-            raise SharedSessionError(_owned(call, me, owner))
-        return False
-
-    def sessionfactory_actor(self) -> Actor:
-        """Return who runs, or in whose stead."""
-        me = actor()
-        stand_ins: dict[Actor, Actor] = self.__dict__.get(_STAND_INS, {})
-        return stand_ins.get(me, me)
-
-    def begin(self, nested: bool = False) -> SessionTransaction:  # noqa: FBT001, FBT002
-        """Begin a transaction, or a savepoint."""
-        self.sessionfactory_enter("begin")
-        return super().begin(nested)
-
-    def close(self) -> None:
-        """Close the session, which stays its owner's."""
-        self.sessionfactory_enter("close")
-        super().close()
-
-
-def _has_ended(who: Actor) -> bool:
-    return not who.is_alive() if isinstance(who, threading.Thread) else who.done()
-
-
 def _busy(call: str, inside: tuple[Actor | int, str]) -> str:
     me = actor()
     return (
         f"The {name_of(me)} calls {call}() of a session while the {_name(inside[0])} is inside its"
         f" {inside[1]}(). {_cure(me)}."
-    )
-
-
-def _owned(call: str, me: Actor, owner: Actor) -> str:
-    return (
-        f"The {name_of(me)} calls {call}() of a session that the {name_of(owner)} owns, who used it"
-        f" first. {_cure(me)}; or let the {name_of(owner)} call hand_over(session) before."
     )
 
 

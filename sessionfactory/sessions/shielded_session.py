@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 from types import new_class
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, cast
 
 from sqlalchemy.util.concurrency import greenlet_spawn
 from typing_extensions import TypeVar
 
 from sessionfactory.drivers.asyncio_ext import AsyncSession, AsyncSessionTransaction
 from sessionfactory.pool.shielded import Ending, finish
-from sessionfactory.sessions.guarded_session import act_for, guarded, is_owned
+from sessionfactory.sessions.guarded_session import guarded
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -90,14 +90,7 @@ def end_session(end: Work, session: Session, *, commits: bool = False) -> Awaita
     caller = asyncio.current_task()
     if isinstance(caller, Ending):  # a function that runs after a commit ends another transaction
         return end()
-    if caller is not None and is_owned(session):  # by this task, and not by the one that ends it
-        end = partial(_in_stead_of, caller, session, end)
     return finish(end, session, commits=commits)
-
-
-async def _in_stead_of(caller: asyncio.Task[object], session: Session, end: Work) -> None:
-    act_for(session, caller)
-    await end()
 
 
 async def run_scope(session: AsyncSession, work: Callable[[Session], T]) -> T:
@@ -125,22 +118,19 @@ async def run_scope(session: AsyncSession, work: Callable[[Session], T]) -> T:
     return results[0]
 
 
-def lasting(
-    session_class: type[A], owner: Literal["concurrent", "strict"] = "concurrent"
-) -> type[A]:
+def lasting(session_class: type[A]) -> type[A]:
     """Return a class of sessions that finish commit, rollback and close when they are cancelled.
 
     And that refuse to be shared: see ``guarded``.
 
     Args:
         session_class: the class of the sessions; what it overrides itself still runs.
-        owner: to whom a session belongs.
     """
     bases = (_Lasting,) if session_class is AsyncSession else (session_class, _Lasting)
     made = cast("type[A]", new_class(session_class.__name__, bases))
     for name in ("__module__", "__qualname__", "__doc__"):
         setattr(made, name, getattr(session_class, name))
-    made.sync_session_class = guarded(session_class.sync_session_class, owner)
+    made.sync_session_class = guarded(session_class.sync_session_class)
     return made
 
 

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import insert
 from sqlalchemy.exc import IntegrityError
 
-from sessionfactory import AfterCommitError, ClosedError, SessionSettings, on_commit
+from sessionfactory import AfterCommitError, ClosedError, on_commit
 from sessionfactory.testing import capturing_callbacks
 from tests.contract.awaited import sync_of
 from tests.contract.halves import SyncHalf
@@ -242,23 +242,6 @@ async def test_cancellation_that_a_callback_passes_on(place: Place) -> None:
         with pytest.raises(asyncio.CancelledError):
             await session.commit()
     assert log == ["after"]
-
-
-@on(*FILES)
-async def test_a_session_of_one_owner(place: Place) -> None:
-    """A session that belongs to its first user may be used by what that one's commit calls."""
-    log: list[object] = []
-    strict = SessionSettings(owner="strict")
-    async with place.factory(session=strict) as sessions, sessions.begin() as session:
-
-        async def write() -> None:
-            session.add(Row(id=1))
-            await session.commit()
-            log.append(await ids(sessions))
-
-        after(place, session, write)
-        after(place, session, session.close)
-    assert log == [[1]]
 
 
 @on("sync rollback", "async rollback")

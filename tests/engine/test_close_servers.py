@@ -156,10 +156,10 @@ async def test_server_that_closed_first(
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-@pytest.mark.parametrize("kind", ["fair", "queue", "none"])
+@pytest.mark.parametrize("kind", ["fair", "none"])
 @pytest.mark.parametrize("driver", ["psycopg", "pymysql"])
 def test_connection_being_opened(
-    driver: str, kind: Literal["fair", "queue", "none"], server: Server
+    driver: str, kind: Literal["fair", "none"], server: Server
 ) -> None:
     """A connection that is just being opened is waited for, and closed before ``close`` returns."""
     with FaultProxy(server.url, latency=0.004) as proxy:

@@ -181,15 +181,12 @@ def test_other_errors(factory: SqlAlchemySessionFactory) -> None:
 
 def test_locks_of_other_threads(postgres_server: PostgresServer) -> None:
     """No lock that another thread had at the fork holds the child up."""
-    # SQLAlchemy's pool has a lock; ours has none.
-    settings = DatabaseSettings(postgres_server.url, pool=PoolSettings(kind="queue"))
-    factory = SqlAlchemySessionFactory(settings)
+    factory = SqlAlchemySessionFactory(DatabaseSettings(postgres_server.url))
     managed = factory._managed
     ask(factory)
-    pool: Any = factory.engine.pool
 
     def hold(ready: threading.Event, go_on: threading.Event) -> None:
-        with pool._pool.mutex, managed._lock, managed._pinger._lock:
+        with managed._lock, managed._pinger._lock:
             ready.set()
             go_on.wait()
 

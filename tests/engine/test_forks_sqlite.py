@@ -8,7 +8,7 @@ import select
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import text
@@ -17,7 +17,6 @@ from sessionfactory import (
     AsyncSqlAlchemySessionFactory,
     DatabaseSettings,
     ForkedConnectionError,
-    PoolSettings,
     SqlAlchemySessionFactory,
 )
 from tests.engine.child import Child, in_child
@@ -54,20 +53,14 @@ def rows(url: str) -> list[int]:
         return list(session.scalars(text("SELECT a FROM t ORDER BY a")))
 
 
-every_kind = pytest.mark.parametrize("kind", ["fair", "queue"])
-
-
-@every_kind
-def test_idle_connections_to_a_file(
-    factory: SqlAlchemySessionFactory, url: str, kind: Literal["fair", "queue"]
-) -> None:
+def test_idle_connections_to_a_file(factory: SqlAlchemySessionFactory, url: str) -> None:
     """What the child commits stays, whatever its parent does with the connections that it had.
 
     SQLite would lose row 2 without an error if the parent forked with its connection open: see
     "How To Corrupt An SQLite Database File", section 2.6.
     """
     factory.close()
-    factory = SqlAlchemySessionFactory(DatabaseSettings(url, pool=PoolSettings(kind=kind)))
+    factory = SqlAlchemySessionFactory(DatabaseSettings(url))
     with factory() as session:
         session.scalar(text("SELECT 1"))
     assert factory.status().idle == 1
@@ -92,15 +85,12 @@ def test_idle_connections_to_a_file(
     assert rows(url) == [1, 2]
 
 
-@every_kind
-def test_idle_connections_of_aiosqlite(
-    factory: SqlAlchemySessionFactory, url: str, kind: Literal["fair", "queue"]
-) -> None:
+def test_idle_connections_of_aiosqlite(factory: SqlAlchemySessionFactory, url: str) -> None:
     """The connections of the async half are closed before a fork as well, and opened again."""
     factory.close()
 
     async def work() -> None:
-        settings = DatabaseSettings(url, pool=PoolSettings(kind=kind))
+        settings = DatabaseSettings(url)
         asynchronous = AsyncSqlAlchemySessionFactory(settings)
 
         async def ask() -> int:

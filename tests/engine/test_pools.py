@@ -17,10 +17,8 @@ from sessionfactory import ClosedError, PoolExhaustedError
 from sessionfactory.pool.ledger import Ledger
 from sessionfactory.pool.pools import (
     AsyncLedgerFairPool,
-    AsyncLedgerQueuePool,
     LedgerFairPool,
     LedgerNullPool,
-    LedgerQueuePool,
 )
 from sessionfactory.pool_errors import ConnectTimeoutError
 from tests.engine.sqlite_pools import Caller, until
@@ -31,13 +29,13 @@ if TYPE_CHECKING:
     from sessionfactory.pool.ledger import Who
     from tests.engine.sqlite_pools import Databases
 
-    Limited = type[LedgerFairPool | LedgerQueuePool]
+    Limited = type[LedgerFairPool]
 
-limited = pytest.mark.parametrize("kind", [LedgerFairPool, LedgerQueuePool])
-every = pytest.mark.parametrize("kind", [LedgerFairPool, LedgerQueuePool, LedgerNullPool])
+limited = pytest.mark.parametrize("kind", [LedgerFairPool])
+every = pytest.mark.parametrize("kind", [LedgerFairPool, LedgerNullPool])
 
 
-def small(kind: Limited, databases: Databases, timeout: float) -> LedgerFairPool | LedgerQueuePool:
+def small(kind: Limited, databases: Databases, timeout: float) -> LedgerFairPool:
     """Return a pool of a single connection, with books."""
     pool = kind(databases.connect, pool_size=1, max_overflow=0, timeout=timeout)
     pool.ledger = Ledger("main", 1, 1)
@@ -119,9 +117,7 @@ def test_closed_as_somebody_begins_to_wait(kind: Limited, databases: Databases) 
 
 
 @every
-def test_closed(
-    kind: type[LedgerFairPool | LedgerQueuePool | LedgerNullPool], databases: Databases
-) -> None:
+def test_closed(kind: type[LedgerFairPool | LedgerNullPool], databases: Databases) -> None:
     """A closed factory gives no connection, and its next pool has the same books."""
     pool = kind(databases.connect)
     pool.ledger = Ledger("main", 5, 15)
@@ -211,10 +207,8 @@ def test_logs_where_sqlalchemy_does(
     assert {record.name.rpartition(".")[0] for record in caplog.records} == {"sqlalchemy.pool"}
 
 
-@pytest.mark.parametrize("kind", [AsyncLedgerFairPool, AsyncLedgerQueuePool])
-def test_async(
-    kind: type[AsyncLedgerFairPool | AsyncLedgerQueuePool], databases: Databases
-) -> None:
+@pytest.mark.parametrize("kind", [AsyncLedgerFairPool])
+def test_async(kind: type[AsyncLedgerFairPool], databases: Databases) -> None:
     """The async twins keep the same books; the next event loop's pool is set as this one."""
 
     async def main() -> None:

@@ -26,10 +26,10 @@ def theirs(url: str) -> Generator[Engine]:
     engine.dispose()
 
 
-@pytest.fixture(params=["fair", "queue", "theirs"])
+@pytest.fixture(params=["fair", "theirs"])
 def engine(request: pytest.FixtureRequest, url: str, theirs: Engine) -> Generator[Engine]:
     """An engine with each of the pools that keep connections."""
-    kind: Literal["fair", "queue", "theirs"] = request.param
+    kind: Literal["fair", "theirs"] = request.param
     if kind == "theirs":
         yield theirs
     else:

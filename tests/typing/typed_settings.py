@@ -87,7 +87,7 @@ def pool() -> None:
     assert_type(settings.ping_after, float)
     assert_type(settings.ping_timeout, float)
     assert_type(settings.reset, Literal["rollback", "state"])
-    assert_type(settings.kind, Literal["fair", "queue", "none"])
+    assert_type(settings.kind, Literal["fair", "none"])
     assert_type(settings.hold_warning, float | None)
     assert_type(settings.processes, int)
     assert_type(settings.server_connections, int | None)
@@ -95,10 +95,9 @@ def pool() -> None:
 
 def sessions_and_sqlite() -> None:
     """Every setting of sessions and of SQLite."""
-    session = SessionSettings(autoflush=True, expire_on_commit=True, owner="strict")
+    session = SessionSettings(autoflush=True, expire_on_commit=True)
     assert_type(session.autoflush, bool)
     assert_type(session.expire_on_commit, bool)
-    assert_type(session.owner, Literal["concurrent", "strict"])
     sqlite = SqliteSettings(
         begin="immediate", journal="keep", synchronous="full", busy_timeout=1, foreign_keys=False
     )

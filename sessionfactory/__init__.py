@@ -158,10 +158,9 @@ if not TYPE_CHECKING:  # pragma: no branch - to type checkers, a missing name is
     def __getattr__(name: str) -> object:
         from sessionfactory._lazy import load  # noqa: PLC0415 - most pytest runs need no name
 
-        value = globals()[name] = load(__name__, _HOMES, name)  # so that this runs once a name
         if name in _REMOVED:
             raise ImportError(f"sessionfactory.{name} {_REMOVED[name]}")
-        value = globals()[name] = load(__name__, _HOMES, name)  # so that this is asked once
+        value = globals()[name] = load(__name__, _HOMES, name)  # so that this runs once a name
         return value
 
 

@@ -16,6 +16,7 @@ from sqlalchemy.exc import TimeoutError as SqlAlchemyTimeoutError
 from sqlalchemy.pool import AsyncAdaptedQueuePool, Pool
 from sqlalchemy.util.concurrency import greenlet_spawn
 
+from sessionfactory._lazy import publish
 from sessionfactory.pool.connector import Connector, TimelyPool
 from sessionfactory.pool.pool_entry import FairRecord, Permits
 from sessionfactory.pool.wait_queue import Line, TaskWaiter, ThreadWaiter, Waiter
@@ -305,3 +306,6 @@ class AsyncFairPool(FairPool):
     @staticmethod
     def _start(call: Callable[[], None]) -> object:
         return asyncio.create_task(greenlet_spawn(call), name="sessionfactory-connect")
+
+
+publish(FairPool, AsyncFairPool)

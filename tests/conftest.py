@@ -10,7 +10,8 @@ import pytest
 
 from sessionfactory import DatabaseSettings, SqlAlchemySessionFactory
 from sessionfactory.testing import MariaDBServer, PostgresServer
-from tests.testing.available import running_or_skipped
+from tests.support.available import running_or_skipped
+from tests.support.sqlite_pools import Databases
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -67,3 +68,11 @@ def mariadb_server() -> Generator[MariaDBServer]:
     """A MariaDB for all tests of a session that leave it running and clean."""
     with running_or_skipped(MariaDBServer()) as server:
         yield server
+
+
+@pytest.fixture
+def databases() -> Generator[Databases]:
+    """What opens connections, all of which are closed at the end."""
+    made = Databases()
+    yield made
+    made.close()

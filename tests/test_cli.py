@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests.commands import CANARY, run
+from tests.support.commands import CANARY, run
 
 SCRIPT: Final = Path(sys.executable).with_name("sessionfactory")
 

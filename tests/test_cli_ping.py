@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from sessionfactory import DatabaseSettings, SqlAlchemySessionFactory
-from tests.commands import CANARY, run
+from tests.support.commands import CANARY, run
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -13,10 +13,10 @@ from sessionfactory import (
     NullSessionFactory,
     SessionFactoryError,
 )
-from tests.contract.halves import in_both_halves
+from tests.support.halves import in_both_halves
 
 if TYPE_CHECKING:
-    from tests.contract.halves import Half
+    from tests.support.halves import Half
 
 REASON = "Database 'analytics' is not configured: set ANALYTICS_DATABASE_URL (environment)"
 

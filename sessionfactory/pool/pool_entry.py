@@ -71,7 +71,7 @@ class FairRecord(_ConnectionRecord):
 
     The class is private there, but all that a pool has for an entry that has no connection yet:
     ``Pool._create_connection`` connects at once, before anybody could say until when.
-    ``tests/engine/test_records.py`` notices if it changes.
+    ``tests/pool/test_pool_entry.py`` notices if it changes.
 
     Attributes:
         permits: where its permit is from, and goes back to.
@@ -98,7 +98,7 @@ class FairRecord(_ConnectionRecord):
         self._connect = connect or FairRecord.connect_here
 
     # SQLAlchemy's private name for the step that opens a connection and has listeners set it up,
-    # wherever one is missing: ``tests/engine/test_connecting.py`` notices if it moves.
+    # wherever one is missing: ``tests/pool/test_connector.py`` notices if it moves.
     def _ConnectionRecord__connect(self) -> None:  # noqa: N802
         self._connect(self)
 

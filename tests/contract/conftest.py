@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import create_engine, delete
 
-from tests.contract.halves import AsyncHalf, SyncHalf
-from tests.contract.places import SERVERS, Base, Place, Row
+from tests.support.halves import AsyncHalf, SyncHalf
+from tests.support.places import SERVERS, Base, Place, Row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from pathlib import Path
 
     from sessionfactory.testing import MariaDBServer, PostgresServer
-    from tests.contract.halves import Half
+    from tests.support.halves import Half
 
 
 @contextmanager

@@ -13,10 +13,10 @@ from sqlalchemy import func, make_url, select, text
 
 from sessionfactory import ClosedError, SettingsError
 from sessionfactory.testing import AsyncCloningSessionFactory, IsolationError
-from tests.contract.awaited import Awaited, OwnAsyncSession, OwnSession
-from tests.contract.halves import AsyncHalf
-from tests.contract.places import Place, on
-from tests.testing.isolated import Base, Player, one_team
+from tests.support.awaited import Awaited, OwnAsyncSession, OwnSession
+from tests.support.halves import AsyncHalf
+from tests.support.isolated import Base, Player, one_team
+from tests.support.places import Place, on
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from sessionfactory import AsyncSessionFactory
     from sessionfactory.testing import PostgresServer
-    from tests.contract.halves import Half
+    from tests.support.halves import Half
 
 SERVERS: Final = ("sync psycopg", "async psycopg", "async asyncpg")
 PLACES: Final = (*SERVERS, "sync memory", "async memory")

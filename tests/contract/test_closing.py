@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sessionfactory import (
     ClosedError,
 )
-from tests.contract.places import FILES, REAL, ROOMY, SERVERS, Place, Row, ids, on
+from tests.support.places import FILES, REAL, ROOMY, SERVERS, Place, Row, ids, on
 
 if TYPE_CHECKING:
     from sessionfactory import AsyncSessionFactory, Holder

@@ -24,8 +24,8 @@ from sessionfactory import (
     SettingsError,
 )
 from sessionfactory.testing import FaultProxy
-from tests.contract.awaited import OwnAsyncSession, OwnSession, sync_of
-from tests.contract.places import FILES, REAL, ROOMY, SERVERS, Place, Row, ids, on
+from tests.support.awaited import OwnAsyncSession, OwnSession, sync_of
+from tests.support.places import FILES, REAL, ROOMY, SERVERS, Place, Row, ids, on
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,7 @@ from sqlalchemy.exc import IntegrityError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction
 
-from tests.contract.places import FAKES, FILES, REAL, ROOMY, Place, Row, ids, on
+from tests.support.places import FAKES, FILES, REAL, ROOMY, Place, Row, ids, on
 
 
 @on(*REAL, *FAKES)

@@ -11,9 +11,9 @@ from sqlalchemy.exc import IntegrityError
 
 from sessionfactory import AfterCommitError, ClosedError, on_commit
 from sessionfactory.testing import capturing_callbacks
-from tests.contract.awaited import sync_of
-from tests.contract.halves import SyncHalf
-from tests.contract.places import FILES, ROOMY, Place, Row, ids, on
+from tests.support.awaited import sync_of
+from tests.support.halves import SyncHalf
+from tests.support.places import FILES, ROOMY, Place, Row, ids, on
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine

@@ -13,9 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 from sessionfactory import PoolSettings, ReadOnlyError, SettingsError, with_options
 from sessionfactory.drivers.dialects import with_driver
 from sessionfactory.testing import AsyncRollbackSessionFactory, FaultProxy
-from tests.contract.awaited import Awaited, plain, sync_of
-from tests.contract.halves import AsyncHalf
-from tests.contract.places import FILES, ROOMY, SERVERS, Place, Row, ids, on
+from tests.support.awaited import Awaited, plain, sync_of
+from tests.support.halves import AsyncHalf
+from tests.support.places import FILES, ROOMY, SERVERS, Place, Row, ids, on
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable

@@ -28,7 +28,7 @@ from sessionfactory import (
 )
 from sessionfactory.drivers import connections
 from sessionfactory.testing import FaultProxy
-from tests.engine.sqlite_pools import Caller, until
+from tests.support.sqlite_pools import Caller, until
 
 if TYPE_CHECKING:
     from pathlib import Path

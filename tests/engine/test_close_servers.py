@@ -23,9 +23,9 @@ from sessionfactory import (
 )
 from sessionfactory.drivers import asyncio_transport, connections, server_processes
 from sessionfactory.testing import FaultProxy, PostgresServer
-from tests.engine.drained import DRIVERS, Load, server_of, until_none
-from tests.pgbouncer import PgBouncer
-from tests.testing.available import running_or_skipped
+from tests.support.available import running_or_skipped
+from tests.support.drained import DRIVERS, Load, server_of, until_none
+from tests.support.pgbouncer import PgBouncer
 
 server = pytest.fixture(server_of)
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
     from sessionfactory.testing import MariaDBServer
-    from tests.engine.drained import Server
+    from tests.support.drained import Server
 
 
 @pytest.mark.parametrize("driver", DRIVERS)

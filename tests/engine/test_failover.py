@@ -19,7 +19,7 @@ from sessionfactory import (
     SqlAlchemySessionFactory,
 )
 from sessionfactory.testing import FaultProxy, MariaDBServer
-from tests.testing.available import running_or_skipped
+from tests.support.available import running_or_skipped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

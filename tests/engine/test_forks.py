@@ -17,7 +17,7 @@ from sessionfactory import (
     PoolSettings,
     SqlAlchemySessionFactory,
 )
-from tests.engine.child import Child, in_child
+from tests.support.child import Child, in_child
 
 if TYPE_CHECKING:
     from collections.abc import Generator

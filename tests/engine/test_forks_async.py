@@ -16,7 +16,7 @@ from sessionfactory import (
     ForkedConnectionError,
     PoolSettings,
 )
-from tests.engine.child import Child, in_child
+from tests.support.child import Child, in_child
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession

@@ -18,8 +18,8 @@ from sessionfactory import (
     SqlAlchemySessionFactory,
 )
 from sessionfactory.testing import FaultProxy
-from tests.engine.child import in_child
-from tests.engine.sqlite_pools import Caller, until
+from tests.support.child import in_child
+from tests.support.sqlite_pools import Caller, until
 
 if TYPE_CHECKING:
     from sessionfactory.testing import PostgresServer

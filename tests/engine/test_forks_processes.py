@@ -26,7 +26,7 @@ from sessionfactory import (
 )
 from sessionfactory.drivers import sqlalchemy_private
 from sessionfactory.engine import forks
-from tests.engine.child import Child, fork, in_child
+from tests.support.child import Child, fork, in_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

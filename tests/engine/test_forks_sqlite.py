@@ -19,7 +19,7 @@ from sessionfactory import (
     ForkedConnectionError,
     SqlAlchemySessionFactory,
 )
-from tests.engine.child import Child, in_child
+from tests.support.child import Child, in_child
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session

@@ -16,10 +16,10 @@ from sqlalchemy.pool import NullPool
 from sessionfactory import SettingsError
 from sessionfactory.ext.alembic import MigrationKeysError, states, template
 from sessionfactory.ext.alembic_locks import MigrationLockError
-from tests.commands import run
 from tests.ext.alembic_project import ASYNC_ENV, SYNC_ENV, Project
-from tests.pgbouncer import PgBouncer
-from tests.testing.available import running_or_skipped
+from tests.support.available import running_or_skipped
+from tests.support.commands import run
+from tests.support.pgbouncer import PgBouncer
 
 if TYPE_CHECKING:
     from pathlib import Path

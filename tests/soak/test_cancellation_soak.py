@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from tests.cancellation import MECHANISMS
-from tests.weather import DRIVERS, Weather, over
+from tests.support.cancellation import MECHANISMS
+from tests.support.weather import DRIVERS, Weather, over
 
 if TYPE_CHECKING:
-    from tests.cancellation import Mechanism
+    from tests.support.cancellation import Mechanism
 
 CANCELLATIONS: Final = 10_000
 TICKS: Final = 400

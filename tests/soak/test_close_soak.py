@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from tests.engine.drained import DRIVERS, Load, server_of, until_none
+from tests.support.drained import DRIVERS, Load, server_of, until_none
 
 if TYPE_CHECKING:
-    from tests.engine.drained import Server
+    from tests.support.drained import Server
 
 TIMES: Final = 20
 TIMEOUT: Final = 0.5

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.engine.deadlines import DRIVERS, Faults, faults
+from tests.support.deadlines import DRIVERS, Faults, faults
 
 if TYPE_CHECKING:
     from collections.abc import Generator

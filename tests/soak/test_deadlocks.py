@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.engine.scopes import mixed_scopes, mixed_tasks, requests
+from tests.support.scopes import mixed_scopes, mixed_tasks, requests
 
 
 def test_mixed_scopes(url: str) -> None:

@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy.exc import TimeoutError as SqlAlchemyTimeoutError
 
 from sessionfactory.pool.fair import FairPool
-from tests.engine.sqlite_pools import Caller, Databases
-from tests.engine.storms import Storm
+from tests.support.sqlite_pools import Caller, Databases
+from tests.support.storms import Storm
 
 if TYPE_CHECKING:
     from types import FrameType

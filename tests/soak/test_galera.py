@@ -19,8 +19,8 @@ from sessionfactory.drivers.commit_stage import is_of_commit
 from sessionfactory.drivers.error_codes import codes_of
 from sessionfactory.testing import MariaDBServer
 from sessionfactory.testing.servers._binaries import find_mariadb
-from tests.testing.available import running_or_skipped
-from tests.testing.observe import until
+from tests.support.available import running_or_skipped
+from tests.support.observe import until
 
 if TYPE_CHECKING:
     from collections.abc import Generator

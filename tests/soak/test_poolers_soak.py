@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from tests.engine.pooled import DRIVERS, values
-from tests.pgbouncer import PgBouncer
-from tests.testing.available import running_or_skipped
+from tests.support.available import running_or_skipped
+from tests.support.pgbouncer import PgBouncer
+from tests.support.pooled import DRIVERS, values
 
 if TYPE_CHECKING:
     from sessionfactory.testing import PostgresServer

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from sessionfactory import DatabaseSettings
-from tests.engine.restarts import DEATHS, DRIVERS, POOL, SYNC, Death, UnderLoad, die
+from tests.support.restarts import DEATHS, DRIVERS, POOL, SYNC, Death, UnderLoad, die
 
 if TYPE_CHECKING:
     from sessionfactory.testing import PostgresServer

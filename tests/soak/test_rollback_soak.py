@@ -9,13 +9,13 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from sessionfactory.testing import InterleavedTransactionsError, SessionLeftOpenError
-from tests.testing.observe import until
-from tests.testing.rollback_cases import COUNT, Case, Item, database
+from tests.support.observe import until
+from tests.support.rollback_cases import COUNT, Case, Item, database
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from tests.testing.rollback_cases import Database
+    from tests.support.rollback_cases import Database
 
 pytestmark = pytest.mark.asyncio
 

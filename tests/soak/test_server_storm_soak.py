@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.engine.server_storms import TaskStorm, ThreadStorm
+from tests.support.server_storms import TaskStorm, ThreadStorm
 
 if TYPE_CHECKING:
     from sessionfactory.testing import PostgresServer

@@ -18,14 +18,7 @@ from sessionfactory import (
     run_in_transaction_async,
 )
 from sessionfactory.testing import FaultProxy
-from tests.transactions.histories import (
-    SOON,
-    TABLE,
-    WRITE,
-    History,
-    move_money,
-    write_through_crashes,
-)
+from tests.support.histories import SOON, TABLE, WRITE, History, move_money, write_through_crashes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

@@ -13,7 +13,7 @@ import pytest
 
 from sessionfactory.testing.servers import _process
 from sessionfactory.testing.servers._process import Keeper, unprivileged_uid
-from tests.testing.observe import Watch
+from tests.support.observe import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sessionfactory.testing.servers.postgres import PostgresServer
-from tests.testing.available import running_or_skipped
+from tests.support.available import running_or_skipped
 
 if TYPE_CHECKING:
     from pathlib import Path

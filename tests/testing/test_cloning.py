@@ -18,8 +18,8 @@ from sqlalchemy.orm import Session
 from sessionfactory import ClosedError, DatabaseSettings
 from sessionfactory.testing.cloning.cloning import CloningSessionFactory
 from sessionfactory.testing.memory._image import IsolationError
-from tests.testing.isolated import Base, add_player, one_team, players
-from tests.testing.observe import until
+from tests.support.isolated import Base, add_player, one_team, players
+from tests.support.observe import until
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -15,7 +15,7 @@ from sqlalchemy import func, select
 
 from sessionfactory.errors import ClosedError
 from sessionfactory.testing import AsyncCloningSessionFactory, AsyncInMemorySessionFactory
-from tests.testing.isolated import Base, Player, one_team
+from tests.support.isolated import Base, Player, one_team
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -12,7 +12,7 @@ from sessionfactory import DatabaseSettings, PoolSettings
 from sessionfactory.testing.cloning._admin import Admin
 from sessionfactory.testing.cloning.cloning import CloningSessionFactory
 from sessionfactory.testing.memory._image import IsolationError
-from tests.testing.isolated import Base, one_team, players
+from tests.support.isolated import Base, one_team, players
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -141,7 +141,7 @@ def test_several_processes(server: PostgresServer) -> None:
     program = """
 import sys
 from sessionfactory.testing.cloning.cloning import CloningSessionFactory
-from tests.testing.isolated import Base, add_player, one_team, players
+from tests.support.isolated import Base, add_player, one_team, players
 with CloningSessionFactory(sys.argv[1], Base.metadata, seed=one_team) as cloning:
     for _ in range(3):
         with cloning.clone() as sessions:

@@ -20,13 +20,13 @@ from sessionfactory.testing.servers._process import (
     ServerUnavailableError,
 )
 from sessionfactory.testing.servers.mariadb import MariaDBServer
-from tests.testing.available import running_or_skipped
-from tests.testing.observe import as_root, linux_only, processes_in, telling, until
+from tests.support.available import running_or_skipped
+from tests.support.observe import as_root, linux_only, processes_in, telling, until
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from tests.testing.observe import Watch
+    from tests.support.observe import Watch
 
 
 @pytest.fixture(scope="module")

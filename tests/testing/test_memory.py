@@ -23,7 +23,7 @@ from sessionfactory import (
 )
 from sessionfactory.testing.memory._image import IsolationError
 from sessionfactory.testing.memory.memory import InMemorySessionFactory
-from tests.testing.isolated import Base, Player, add_player, one_team, players
+from tests.support.isolated import Base, Player, add_player, one_team, players
 
 if TYPE_CHECKING:
     from collections.abc import Generator

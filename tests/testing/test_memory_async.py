@@ -22,7 +22,7 @@ from sessionfactory import (
 )
 from sessionfactory.testing.memory._image import IsolationError
 from sessionfactory.testing.memory.memory_async import AsyncInMemorySessionFactory
-from tests.testing.isolated import Base, Player, one_team
+from tests.support.isolated import Base, Player, one_team
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

@@ -15,10 +15,10 @@ from sessionfactory.testing.servers import postgres
 from sessionfactory.testing.servers._binaries import find_postgres
 from sessionfactory.testing.servers._process import ServerError, reachable
 from sessionfactory.testing.servers.postgres import PostgresServer
-from tests.testing.observe import as_root, linux_only, processes_in, telling, until
+from tests.support.observe import as_root, linux_only, processes_in, telling, until
 
 if TYPE_CHECKING:
-    from tests.testing.observe import Watch
+    from tests.support.observe import Watch
 
 
 def shared_memory() -> set[str]:

@@ -15,10 +15,10 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from sessionfactory.testing.servers._process import ServerError
 from sessionfactory.testing.servers.postgres import PostgresServer
-from tests.testing.observe import processes_in, until
+from tests.support.observe import processes_in, until
 
 if TYPE_CHECKING:
-    from tests.testing.observe import Watch
+    from tests.support.observe import Watch
 
 
 def refuses(server: PostgresServer) -> bool:

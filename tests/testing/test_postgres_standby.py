@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from sessionfactory.testing.servers._process import Keeper, ServerError
-from tests.testing.observe import until
+from tests.support.observe import until
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -19,10 +19,10 @@ from sessionfactory.testing.servers._process import (
     base_directories,
     unprivileged_uid,
 )
-from tests.testing.observe import SLEEPER, linux_only, spawn, until
+from tests.support.observe import SLEEPER, linux_only, spawn, until
 
 if TYPE_CHECKING:
-    from tests.testing.observe import Watch
+    from tests.support.observe import Watch
 
 
 def child_of_sh(keeper: Keeper, script: str) -> tuple[int, int]:

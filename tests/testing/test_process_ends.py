@@ -11,10 +11,10 @@ import pytest
 
 from sessionfactory.testing.servers import _process
 from sessionfactory.testing.servers._process import Keeper, unprivileged_uid
-from tests.testing.observe import SLEEPER, linux_only, spawn, telling, until
+from tests.support.observe import SLEEPER, linux_only, spawn, telling, until
 
 if TYPE_CHECKING:
-    from tests.testing.observe import Watch
+    from tests.support.observe import Watch
 
 OWNER = """
 import json, os, signal, sys

@@ -14,7 +14,7 @@ from sessionfactory.testing.rollback._one_connection import (
     NotUndoneError,
     SessionLeftOpenError,
 )
-from tests.testing.rollback_cases import COUNT, NAMES, Case, Database, Item, database
+from tests.support.rollback_cases import COUNT, NAMES, Case, Database, Item, database
 
 if TYPE_CHECKING:
     from collections.abc import Generator

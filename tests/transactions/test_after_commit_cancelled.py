@@ -14,7 +14,7 @@ from sessionfactory import (
     commit_outcome,
     on_commit,
 )
-from tests.engine.held_commits import Control, Ended, cancelled
+from tests.support.held_commits import Control, Ended, cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

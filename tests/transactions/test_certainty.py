@@ -17,8 +17,8 @@ from sessionfactory import (
     on_commit,
     run_in_transaction,
 )
-from tests.transactions.payments import PAY, Paid, pay, rows
-from tests.transactions.ways import HALVES, ONE, POSTGRESQL, Way
+from tests.support.payments import PAY, Paid, pay, rows
+from tests.support.ways import HALVES, ONE, POSTGRESQL, Way
 
 if TYPE_CHECKING:
     from sessionfactory.testing import FaultProxy, PostgresServer

@@ -22,8 +22,8 @@ from sessionfactory import (
 )
 from sessionfactory.testing import FaultProxy
 from sessionfactory.transactions.verification import postgres_status, watch
-from tests.transactions.histories import SOON, TABLE, move_money, write_through_crashes
-from tests.transactions.payments import PAY, rows
+from tests.support.histories import SOON, TABLE, move_money, write_through_crashes
+from tests.support.payments import PAY, rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

@@ -16,8 +16,8 @@ from sessionfactory import (
 )
 from sessionfactory.testing import FaultProxy
 from sessionfactory.transactions.verification import marker
-from tests.transactions.payments import PAY, pay, rows
-from tests.transactions.ways import HALVES, Way
+from tests.support.payments import PAY, pay, rows
+from tests.support.ways import HALVES, Way
 
 if TYPE_CHECKING:
     from collections.abc import Generator

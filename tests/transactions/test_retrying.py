@@ -14,8 +14,8 @@ from sessionfactory import (
     SqlAlchemySessionFactory,
     run_in_transaction,
 )
-from tests.transactions.payments import PAY, fail_at_commit, failing, rows
-from tests.transactions.ways import HALVES, POSTGRESQL, Way
+from tests.support.payments import PAY, fail_at_commit, failing, rows
+from tests.support.ways import HALVES, POSTGRESQL, Way
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session

@@ -24,7 +24,7 @@ from sessionfactory import (
     run_sync_in_transaction,
 )
 from sessionfactory.testing import InMemorySessionFactory, RollbackSessionFactory
-from tests.transactions.payments import PAY, Base, Paid, in_conflict_once, rows
+from tests.support.payments import PAY, Base, Paid, in_conflict_once, rows
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator

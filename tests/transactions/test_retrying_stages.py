@@ -17,8 +17,8 @@ from sessionfactory import (
     run_in_transaction,
 )
 from sessionfactory.drivers.commit_stage import stage_of
-from tests.transactions.payments import PAY, Paid, fail_at_commit, failing, rows
-from tests.transactions.ways import HALVES, Way
+from tests.support.payments import PAY, Paid, fail_at_commit, failing, rows
+from tests.support.ways import HALVES, Way
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def forget_connection(error: BaseException) -> None:
     """Take the failed connection from an error; the public ``pgconn`` has no setter.
 
-    ``tests/test_canary_connect.py`` notices if it moves.
+    ``tests/config/test_secrets_hidden_connect.py`` notices if it moves.
     """
     if getattr(error, "_pgconn", None) is not None:
         vars(error)["_pgconn"] = None

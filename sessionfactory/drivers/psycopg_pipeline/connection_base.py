@@ -5,8 +5,8 @@ of a transaction that only read. Both use libpq's pipeline mode, from one statem
 its answers, so that whatever psycopg does next finds the connection as it knows it.
 
 psycopg has no public place for this. What is used of its private names is listed in ``RELIED_ON``,
-which ``pipelining`` looks up before it uses this module, and ``tests/engine/test_pipelining.py``
-watches.
+which ``installation`` looks up before it uses this module;
+``tests/drivers/test_psycopg_pipeline_settings.py`` fails if one of them moves.
 """
 
 from __future__ import annotations

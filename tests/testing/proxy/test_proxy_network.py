@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import URL, create_engine, text
 
 from sessionfactory.testing.proxy import FaultProxy
-from tests.testing.observe import until
+from tests.support.observe import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

@@ -34,7 +34,7 @@ ONE = text("SELECT 1")
 
 def place(where: str) -> list[str]:
     """Return the functions that a holder's place names, in the order in which it does."""
-    return re.findall(r"test_places\.py:\d+ in (\w+(?:\.<locals>\.\w+)?)", where)
+    return re.findall(r"test_call_sites\.py:\d+ in (\w+(?:\.<locals>\.\w+)?)", where)
 
 
 @contextmanager

@@ -69,7 +69,7 @@ def between_transactions(session: Session) -> Generator[None]:
 
     SQLAlchemy refuses that, for whoever goes on after a commit within ``with session.begin():`` may
     think that he is still in it. What runs after a commit is called from the end of that scope, and
-    means another transaction. ``tests/transactions/test_after_commit.py`` notices if it moves.
+    means another transaction. ``tests/contract/test_on_commit.py`` fails if it moves.
     """
     using: Any = session
     scope, using._trans_context_manager = using._trans_context_manager, None  # noqa: SLF001

@@ -56,7 +56,12 @@ class CutConnection:
         return self.error(self._message)
 
     closed = True
-    """As drivers' connections say it; psycopg's cursors ask."""
+    """As on drivers' connections; psycopg's cursors read it."""
+
+    @property
+    def driver_connection(self) -> CutConnection:
+        """The placeholder: there is no connection of a driver behind it."""
+        return self
 
     def rollback(self) -> None:
         """Roll nothing back: the transaction ended with its connection."""

@@ -7,16 +7,24 @@ configuration or the command line cannot be used.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
+import platform
 import sys
 import warnings
-from typing import TYPE_CHECKING, Annotated, Final, NoReturn, cast
+from importlib import metadata
+from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
 try:
     import typer
-    from rich.console import Console
-    from rich.table import Table
+
+    from sessionfactory.cli_output import (
+        ping_of,
+        plain,
+        print_json,
+        print_table,
+        sentence_of,
+        text_of,
+    )
 except ImportError as _error:
     sys.stderr.write(
         f'sessionfactory: {_error.name} is missing; pip install "sessionfactory[cli]"\n'
@@ -25,12 +33,11 @@ except ImportError as _error:
 
 from pathlib import Path
 
-from sqlalchemy import URL
+import sqlalchemy
 
 from sessionfactory.config.masking import Masked
 from sessionfactory.config.sources import read_environ, read_toml
 from sessionfactory.config.validation import leaves, value_at
-from sessionfactory.config.values import as_table
 from sessionfactory.drivers import families
 from sessionfactory.drivers.dialects import is_asynchronous
 from sessionfactory.drivers.server_limit import server_limit, shortage
@@ -42,7 +49,7 @@ from sessionfactory.registry.registry import SessionFactoryRegistry
 from sessionfactory.registry.registry_async import AsyncSessionFactoryRegistry
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from sessionfactory.config.configuration import Configuration
     from sessionfactory.config.settings import DatabaseSettings
@@ -51,7 +58,6 @@ if TYPE_CHECKING:
 
 UNREACHABLE: Final = 1
 UNUSABLE: Final = 2
-_NO_WIDTH: Final = 100_000
 
 app: typer.Typer = typer.Typer(
     help="Look at the configuration of databases: the environment, or a TOML file below it.",
@@ -67,28 +73,56 @@ _Toml = Annotated[
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 
 
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - Typer calls it so
+    if wanted:
+        versions = (
+            f"sessionfactory {metadata.version('sessionfactory')}",
+            f"SQLAlchemy {sqlalchemy.__version__}",
+            f"Python {platform.python_version()}",
+        )
+        sys.stdout.write("\n".join(versions) + "\n")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the versions of this package and of what it runs on.",
+        ),
+    ] = False,
+) -> None:
+    """Look at the configuration of databases: the environment, or a TOML file below it."""
+
+
 @app.command()
-def check(
+def check(  # noqa: PLR0913 - one for each option
     *,
     toml: _Toml = None,
-    ping: Annotated[bool, typer.Option("--ping", help="Ask each database, too.")] = False,
+    ping: Annotated[bool, typer.Option("--ping", help="Ping each database, too.")] = False,
     timeout: Annotated[float, typer.Option(min=0.001, help="Seconds that a ping may take.")] = 2.0,
     migrations: Annotated[
         bool, typer.Option("--migrations", help="Compare with the scripts of alembic.ini, too.")
     ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail on warnings.")] = False,
     as_json: _Json = False,
 ) -> None:
-    """Check the configuration and print what it means; no database is asked without --ping."""
+    """Check the configuration and print what it means; no connection is made without --ping."""
     configuration = _configuration(toml, as_json=as_json)
     health, limits = _ping(configuration, timeout) if ping else ({}, {})
     states = _migrations(as_json=as_json) if migrations else {}
     if as_json:
-        _print_json(
+        print_json(
             {
                 name: {
                     "settings": _shown(configuration, name, settings),
                     "warnings": _warnings(settings, limits.get(name)),
-                    **_health(health.get(name)),
+                    **ping_of(health.get(name)),
                     **({"migrations": str(states[name])} if name in states else {}),
                 }
                 for name, settings in configuration.databases.items()
@@ -97,14 +131,16 @@ def check(
     else:
         for name, settings in configuration.databases.items():
             shown = _shown(configuration, name, settings)
-            rows = [(path, _text(value)) for path, value in shown.items()]
-            _print_table(name, ("setting", "value"), rows)
+            rows = [(path, text_of(value)) for path, value in shown.items()]
+            print_table(name, ("setting", "value"), rows)
             for warning in _warnings(settings, limits.get(name)):
                 sys.stdout.write(f"warning: {warning}\n")
             if name in health:
-                sys.stdout.write(f"ping: {_sentence(health[name])}\n\n")
+                sys.stdout.write(f"ping: {sentence_of(health[name])}\n\n")
             if name in states:
                 sys.stdout.write(f"migrations: {states[name]}\n\n")
+    if strict and _all_warnings(configuration, limits):
+        raise typer.Exit(UNUSABLE)
     is_current = all(state.is_current for state in states.values())
     if not is_current or not all(answer.ok for answer in health.values()):
         raise typer.Exit(UNREACHABLE)
@@ -122,7 +158,7 @@ def show(*, toml: _Toml = None, as_json: _Json = False) -> None:
         for name, settings in configuration.databases.items()
     }
     if as_json:
-        _print_json(
+        print_json(
             {
                 name: {path: {"value": v, "origin": o} for path, (v, o) in table.items()}
                 for name, table in origins.items()
@@ -130,8 +166,8 @@ def show(*, toml: _Toml = None, as_json: _Json = False) -> None:
         )
         return
     for name, table in origins.items():
-        rows = [(path, _text(value), origin) for path, (value, origin) in table.items()]
-        _print_table(name, ("setting", "value", "from"), rows)
+        rows = [(path, text_of(value), origin) for path, (value, origin) in table.items()]
+        print_table(name, ("setting", "value", "from"), rows)
 
 
 def main() -> None:
@@ -172,7 +208,7 @@ def _check_engines(configuration: Configuration) -> None:
 def _fail(error: SettingsError | NotConfiguredError, *, as_json: bool) -> NoReturn:
     if as_json:
         faults = error.faults if isinstance(error, SettingsError) else ()
-        _print_json(
+        print_json(
             {
                 "error": str(error),
                 "faults": [
@@ -188,6 +224,13 @@ def _fail(error: SettingsError | NotConfiguredError, *, as_json: bool) -> NoRetu
 
 def _warnings(settings: DatabaseSettings, limit: int | None) -> list[str]:
     return [risk for risk in (risk_of(settings), shortage(settings, limit)) if risk is not None]
+
+
+def _all_warnings(configuration: Configuration, limits: Mapping[str, int | None]) -> list[str]:
+    found = [*configuration.warnings]
+    for name, settings in configuration.databases.items():
+        found += _warnings(settings, limits.get(name))
+    return found
 
 
 def _ping(
@@ -234,23 +277,8 @@ def _shown(
 ) -> dict[str, object]:
     """Return every setting as JSON knows it; secrets stay masked."""
     kind = configuration.factories.get(name)
-    shown = {path: _plain(value_at(settings, path)) for path in leaves(type(settings))}
+    shown = {path: plain(value_at(settings, path)) for path in leaves(type(settings))}
     return shown if kind is None else {"factory": kind, **shown}
-
-
-def _plain(value: object) -> object:
-    table = as_table(value)
-    if table is not None:  # engine options, which may hold anything
-        return sorted(map(str, table))
-    if isinstance(value, tuple) and not isinstance(value, URL):  # a URL is a tuple, too
-        return [str(item) for item in cast("tuple[object, ...]", value)]
-    return value if isinstance(value, bool | int | float | None) else str(value)
-
-
-def _text(value: object) -> str:
-    return (
-        "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    )
 
 
 def _origin(configuration: Configuration, name: str, path: str, value: object) -> str:
@@ -270,28 +298,3 @@ def _migrations(*, as_json: bool) -> dict[str, MigrationState]:
         _fail(SettingsError([Fault("--migrations", problem)]), as_json=as_json)
     except SettingsError as error:
         _fail(error, as_json=as_json)
-
-
-def _health(health: Health | None) -> Mapping[str, object]:
-    if health is None:
-        return {}
-    answer = {"state": health.state, "latency": health.latency, "detail": health.detail}
-    return {"ping": answer}
-
-
-def _sentence(health: Health) -> str:
-    latency = "" if health.latency is None else f" in {health.latency * 1000:.1f} ms"
-    return f"{health.state}{latency}{f' ({health.detail})' if health.detail else ''}"
-
-
-def _print_json(value: object) -> None:
-    sys.stdout.write(f"{json.dumps(value, indent=2)}\n")
-
-
-def _print_table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    table = Table(*columns, title=title, title_justify="left", highlight=False)
-    for row in rows:
-        table.add_row(*row)
-    # A pipe has no width: nothing is cut off or folded there.
-    width = None if sys.stdout.isatty() else _NO_WIDTH
-    Console(markup=False, highlight=False, width=width).print(table)

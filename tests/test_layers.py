@@ -30,7 +30,7 @@ FLOORS: Final = (
     ("transactions", "transactions.*"),
     ("registry", "registry.*"),
     ("ext", "ext.*"),
-    ("cli", "__main__", "testing", "testing.*", "pytest_plugin"),
+    ("cli", "cli_output", "__main__", "testing", "testing.*", "pytest_plugin"),
     ("",),  # the package itself, which re-exports; nobody inside imports from it
 )
 # What every pytest run of every user may load must stay light, and what a service depends on, too.

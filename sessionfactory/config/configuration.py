@@ -104,8 +104,7 @@ class Configuration:
         hint = near(name, {other: other for other in known})
         variable = variable_for(name)
         blank = f" ({variable} is set, but empty)" if variable in self.empty else ""
-        slips = sorted(other for other in self.variables if is_slip(other, variable))
-        slip = f" ({slips[0]} is set, which is not {variable})" if slips else ""
+        slip = _misspelt(variable, self.variables)
         return f"Database {name!r} is not configured: {ways}{blank}{slip}{hint}"
 
     def traced(self, name: str, error: SettingsError) -> SettingsError:
@@ -185,9 +184,17 @@ def _build(source: Source) -> tuple[Configuration, list[Fault]]:
 
 def _with_hint(source: Source, name: str, fault: Fault) -> Fault:
     # A URL that is missing or foreign may belong to another program in the same environment.
-    if name == DEFAULT or fault.path != f"{name}.url":
+    if fault.path != f"{name}.url":
         return fault
-    return Fault(fault.path, f"{fault.problem}{source.hint}", fault.origin)
+    slip = _misspelt(variable_for(name), source.variables)
+    hint = slip or ("" if name == DEFAULT else source.hint)
+    return Fault(fault.path, f"{fault.problem}{hint}", fault.origin)
+
+
+def _misspelt(variable: str, variables: frozenset[str]) -> str:
+    """Return a hint at a variable that is set and nearly has the name of the one that counts."""
+    slips = sorted(other for other in variables if is_slip(other, variable))
+    return f" ({slips[0]} is set, which is not {variable})" if slips else ""
 
 
 def _merge(sources: tuple[Source, ...]) -> Source:

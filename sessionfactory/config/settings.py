@@ -16,7 +16,14 @@ from sqlalchemy import URL  # noqa: TC002 - attrs resolves the annotations
 from sessionfactory._lazy import publish
 from sessionfactory.config import removed
 from sessionfactory.config.hide_arguments import unseen
-from sessionfactory.config.masking import Secret, is_secret_key, take_secrets, takes_password
+from sessionfactory.config.masking import (
+    Secret,
+    SecretLike,
+    UrlLike,
+    is_secret_key,
+    take_secrets,
+    takes_password,
+)
 from sessionfactory.config.validation import settle
 from sessionfactory.config.values import SHORTEST, as_table, at_least, checked, more_than
 from sessionfactory.errors import Fault
@@ -142,17 +149,17 @@ def _check_options(options: Mapping[str, object]) -> str | None:
 
 
 # The converters below only widen what type checkers let a caller write; ``settle`` does the work.
-def _url(given: str | URL) -> URL:
+def _url(given: str | URL | UrlLike | SecretLike) -> URL:
     return cast("URL", given)
 
 
 def _password(
-    given: str | Secret | Callable[[], str] | Callable[[], Awaitable[str]] | None,
+    given: str | Secret | SecretLike | Callable[[], str] | Callable[[], Awaitable[str]] | None,
 ) -> Secret | None:
     return cast("Secret | None", given)
 
 
-def _replicas(given: Iterable[str | URL]) -> tuple[URL, ...]:
+def _replicas(given: Iterable[str | URL | UrlLike]) -> tuple[URL, ...]:
     return cast("tuple[URL, ...]", given)
 
 

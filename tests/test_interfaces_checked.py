@@ -68,17 +68,11 @@ class Untyped:
 
 SYNC: list[object] = [
     NullSessionFactory("none"),
-    SessionFactoryRegistry(MEMORY).get(),
-    SessionFactoryRegistry(MEMORY).reader(),
-    RollbackSessionFactory(SessionFactoryRegistry(MEMORY).get()),
     sessionmaker(),
     Fake(),
 ]
 ASYNC: list[object] = [
     AsyncNullSessionFactory("none"),
-    AsyncSessionFactoryRegistry(MEMORY).get(),
-    AsyncSessionFactoryRegistry(MEMORY).reader(),
-    AsyncRollbackSessionFactory(AsyncSessionFactoryRegistry(MEMORY).get()),
     async_sessionmaker(),
     AsyncFake(),
 ]
@@ -110,6 +104,19 @@ def test_an_async_factory_is_an_instance_of_its_half(given: object) -> None:
     """The same holds the other way round."""
     assert is_one(given, AsyncSessionFactory)
     assert not is_one(given, SessionFactory)
+
+
+@pytest.mark.asyncio
+async def test_what_a_registry_hands_out_is_of_its_half() -> None:
+    """Factories, readers and fakes are told apart, too."""
+    with SessionFactoryRegistry(MEMORY) as one:
+        for given in (one.get(), one.reader(), RollbackSessionFactory(one.get())):
+            assert is_one(given, SessionFactory)
+            assert not is_one(given, AsyncSessionFactory)
+    async with AsyncSessionFactoryRegistry(MEMORY) as two:
+        for other in (two.get(), two.reader(), AsyncRollbackSessionFactory(two.get())):
+            assert is_one(other, AsyncSessionFactory)
+            assert not is_one(other, SessionFactory)
 
 
 @pytest.mark.parametrize("given", NEITHER, ids=name)

@@ -28,7 +28,7 @@ PROJECT: Final[dict[str, Any]] = tomllib.loads((ROOT / "pyproject.toml").read_te
 # Which modules may import what an extra installs.
 EXTRAS: Final = {
     "alembic": "sessionfactory/ext/alembic*",
-    "cli": "sessionfactory/cli.py",
+    "cli": "sessionfactory/cli*.py",
     **{
         name: f"sessionfactory/ext/{name}.py"
         for name in ("dishka", "fastapi", "flask", "litestar", "starlette", "svcs")

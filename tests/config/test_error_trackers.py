@@ -15,7 +15,6 @@ import sentry_sdk
 import structlog
 from rich.console import Console
 from rich.traceback import Traceback
-from sentry_sdk.envelope import Envelope
 from sentry_sdk.transport import Transport
 
 from sessionfactory import (
@@ -29,6 +28,8 @@ from sessionfactory import (
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from sentry_sdk.envelope import Envelope
 
 CANARY = "canary-4711"
 URL = f"postgresql://ada:{CANARY}@db/app"

@@ -22,6 +22,13 @@ _UNESCAPED: Final = (
     "the user name or password holds an unescaped '@', '/' or ':';"
     " write %40, %2F or %3A, or give the password as a setting of its own"
 )
+_SURE_QUERY: Final = re.compile(
+    r"([^?]*/[^?]*)\?[A-Za-z_][\w.-]*=[^&@]*(?:@[^&/]*)?(?:&[A-Za-z_][\w.-]*=[^&@]*(?:@[^&/]*)?)*"
+)
+"""What follows the user's name, if it can only be a path with a query behind it: the path."""
+_SEVERAL_HOSTS: Final = re.compile(
+    r"(?P<scheme>[^:/?]+)://(?P<user>[^@]*@)?(?P<hosts>[^/?@,]+(,[^/?@,]+)+)(?P<path>/[^?]*)?(\?(?P<query>.*))?"
+)
 _EXAMPLE = "a database URL such as postgresql://user@host/name or sqlite:///file.db"
 V = TypeVar("V")
 
@@ -142,6 +149,9 @@ def _text_of(value: object) -> object:
 def _make_url(text: str) -> URL:
     if text.startswith("postgres://"):  # the name of Heroku and libpq, which SQLAlchemy dropped
         text = text.replace("postgres://", "postgresql://", 1)
+    several = _SEVERAL_HOSTS.fullmatch(text)
+    if several is not None:
+        text = _with_hosts_in_query(several)
     try:
         return make_url(text)
     except ArgumentError:  # which quotes the text, password and all
@@ -151,12 +161,22 @@ def _make_url(text: str) -> URL:
     raise ValueError(f"expected {_EXAMPLE}{quoted}") from None
 
 
+def _with_hosts_in_query(found: re.Match[str]) -> str:
+    """Return a URL in which the hosts of libpq's ``host1:port1,host2`` stand as SQLAlchemy's do."""
+    query = "&".join(f"host={host}" for host in found["hosts"].split(","))
+    query = f"{query}&{found['query']}" if found["query"] else query
+    return f"{found['scheme']}://{found['user'] or ''}{found['path'] or '/'}?{query}"
+
+
 def _is_ambiguous(text: str) -> bool:
     # An unescaped reserved character moves a part of the password into the host, the database name
     # or the query, which drivers quote when they cannot connect.
     scheme, _, rest = text.partition("://")
     _user, colon, password_and_more = rest.partition(":")
-    return not scheme.startswith("sqlite") and bool(colon) and password_and_more.count("@") > 1
+    if scheme.startswith("sqlite") or not colon:
+        return False
+    found = _SURE_QUERY.fullmatch(password_and_more)
+    return (password_and_more if found is None else found[1]).count("@") > 1
 
 
 def _problem_with(url: URL) -> str | None:

@@ -9,7 +9,6 @@ from sqlalchemy.engine.default import DefaultDialect
 
 from sessionfactory.config.values import near
 from sessionfactory.drivers import families, known, sqlalchemy_private
-from sessionfactory.drivers.driver import unchanged
 from sessionfactory.errors import Fault, SettingsError
 
 if TYPE_CHECKING:
@@ -122,12 +121,18 @@ def _fault(problem: str, path: str = "url") -> SettingsError:
 def _refuse_unknown_keys(url: URL, dbapi: Any) -> None:
     """Refuse query keys that would be a ``TypeError`` at the first connection, or not be obeyed."""
     driver = known.named(url.get_driver_name())
-    understood = {} if driver.query_keys is None else {key: key for key in driver.query_keys(dbapi)}
+    keys = None if driver.query_keys is None else driver.query_keys(url, dbapi)
+    understood = {key: key for key in keys or ()}
     faults = [
-        Fault("url", f"{driver.name} knows no query key {key!r}{near(key, understood)}")
+        Fault("url", f"{driver.name} knows no query key {key!r}{_instead_of(key, understood)}")
         for key in url.query
-        if understood and key not in understood
+        if keys is not None and key not in keys
     ]
+    hosts = url.query.get("host", "")
+    if (not isinstance(hosts, str) or "," in hosts) and not driver.takes_several_hosts:
+        able = ", ".join(sorted(known.names(lambda one: one.takes_several_hosts)))
+        problem = f"{url.get_driver_name()} connects to one host; {able} try several"
+        faults.append(Fault("url", problem))
     faults += [
         Fault("url", problem)
         for (key, value), problem in driver.refusals.items()
@@ -137,17 +142,36 @@ def _refuse_unknown_keys(url: URL, dbapi: Any) -> None:
         raise SettingsError(faults)
 
 
-def translate_arguments(engine: Engine) -> None:
-    """Make an engine understand query keys that its driver has other words for, such as sslmode."""
+def _instead_of(key: str, understood: dict[str, str]) -> str:
+    if key.lower().startswith(("ssl", "tls")):
+        return "; for encryption, set tls"
+    return near(key, understood)
+
+
+def connect_as_known(engine: Engine) -> None:
+    """Make an engine connect in the way that its driver needs.
+
+    That translates arguments that the driver has other words for, limits the time of the whole
+    attempt, and reports an argument that the driver does not take as a ``SettingsError``.
+    """
     dialect = engine.dialect
-    translate = known.named(dialect.driver).translate
+    through = known.named(dialect.driver).connect
     opened = dialect.connect
 
     def connect(*arguments: object, **keywords: object) -> DBAPIConnection:
-        return opened(*arguments, **translate(keywords))
+        try:
+            if through is None:
+                return opened(*arguments, **keywords)
+            connection: DBAPIConnection = through(opened, arguments, keywords)
+        except TypeError as error:
+            if "keyword argument" not in str(error):
+                raise
+            told = str(error)
+        else:
+            return connection
+        raise _fault(f"{dialect.driver} does not take all of the query, or of connect_args: {told}")
 
-    if translate is not unchanged:
-        sqlalchemy_private.connect_through(dialect, connect)
+    sqlalchemy_private.connect_through(dialect, connect)
 
 
 def close_quietly(engine: Engine) -> None:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 Code: TypeAlias = str | int
 CodeTable: TypeAlias = Literal["postgresql", "mysql", "sqlite", "oracle", "odbc"]
 """Whose codes the errors of a driver have: a column of the table in ``error_codes``."""
+Arguments: TypeAlias = tuple[object, ...]
+Keywords: TypeAlias = dict[str, object]
+Connect: TypeAlias = "Callable[..., Any]"
 Handle: TypeAlias = Any
 """A driver's own connection. The drivers have no base class or protocol in common."""
 
@@ -54,11 +57,6 @@ def _always(_handle: Handle) -> bool:
 
 def _unknown_number(_handle: Handle) -> int | None:
     return None
-
-
-def unchanged(arguments: dict[str, object]) -> dict[str, object]:
-    """Return arguments of ``connect`` as they are."""
-    return arguments
 
 
 def _nothing(_handle: Handle) -> None:
@@ -109,14 +107,17 @@ class Driver:
     """The arguments with which it uses no prepared statements on the server."""
     prepares_statements: bool = False
     """Whether it prepares statements on the server unless told otherwise."""
-    query_keys: Callable[[Any], frozenset[str]] | None = field(default=None, repr=False)
+    query_keys: Callable[[URL, Any], frozenset[str]] | None = field(default=None, repr=False)
     """Returns which keys of a URL's query it takes, given SQLAlchemy's DBAPI; ``None``: unknown."""
+    takes_several_hosts: bool = False
+    """Whether it tries one host of a URL after the other."""
     refusals: Mapping[tuple[str, str], str] = field(factory=dict[tuple[str, str], str], repr=False)
     """Sentences about a key and value of a URL's query that it cannot honour."""
-    translate: Callable[[dict[str, object]], dict[str, object]] = field(
-        default=unchanged, repr=False
-    )
-    """Translates arguments that SQLAlchemy passes on as they are."""
+    connect: Callable[[Connect, Arguments, Keywords], Any] | None = field(default=None, repr=False)
+    """Calls ``Dialect.connect`` where arguments have to be translated, or the time limit of an
+    attempt does not cover all of it; returns the connection."""
+    least_scram_rounds: int = 1
+    """How many rounds of hashing a server's password has to have, for the driver to log in."""
     opens_in_thread: bool = False
     """Whether an asynchronous connection has a thread of its own, which opens it."""
 

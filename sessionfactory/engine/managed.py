@@ -219,7 +219,7 @@ class ManagedEngine:
         if isinstance(engine.pool, LoopBound) and not self.ledger.in_memory:
             engine.pool.replace = self._replace
         self.ledger.keep(engine.pool)
-        dialects.translate_arguments(engine)
+        dialects.connect_as_known(engine)
         dialects.close_quietly(engine)
         installation.install(engine, self.settings)
         credentials.hand_over(engine, self.settings, self._waiting)

@@ -2,10 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Final
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
 from sessionfactory.drivers import asyncio_transport, pymysql_like
-from sessionfactory.drivers.driver import Driver
+from sessionfactory.drivers.driver import Arguments, Connect, Driver, Keywords
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
+
+def query_keys(_url: URL, dbapi: Any) -> frozenset[str]:
+    """Return the arguments of ``connect``, and those of which SQLAlchemy makes its ``ssl``."""
+    return pymysql_like.query_keys(dbapi.aiomysql.connect)
+
+
+def connect(opened: Connect, arguments: Arguments, keywords: Keywords) -> Any:
+    """Open a connection; the driver's own limit does not cover the server's greeting."""
+    return pymysql_like.connect_within(opened, arguments, keywords, _open)
+
+
+async def _open(*arguments: Any, **keywords: Any) -> Any:
+    aiomysql: Any = import_module("aiomysql")
+
+    connection = aiomysql.Connection(*arguments, **keywords)
+    try:
+        await connection._connect()  # noqa: SLF001 - connect() leaves the socket open if cancelled
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
 
 DRIVER: Final = Driver(
     name="aiomysql",
@@ -14,6 +41,8 @@ DRIVER: Final = Driver(
     codes=pymysql_like.number,
     connect_timeout=pymysql_like.CONNECT_TIMEOUT,
     tls_arguments=pymysql_like.tls_arguments,
+    query_keys=query_keys,
+    connect=connect,
     encryption=asyncio_transport.encryption,
     process_id=pymysql_like.thread_id,
     descriptor=asyncio_transport.descriptor,

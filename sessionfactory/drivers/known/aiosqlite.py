@@ -59,6 +59,7 @@ DRIVER: Final = Driver(
     code_table="sqlite",
     codes=sqlite3.codes,
     opens_in_thread=True,
+    query_keys=sqlite3.query_keys,
     can_cancel=sqlite3.can_cancel,
     cancel=cancel,
     is_in_transaction=sqlite3.is_in_transaction,

@@ -10,10 +10,12 @@ from uuid import uuid4
 from sqlalchemy.util.concurrency import await_only
 
 from sessionfactory.drivers import asyncio_transport, libpq, pymysql_like, sockets
-from sessionfactory.drivers.driver import ConnectTimeout, Driver
+from sessionfactory.drivers.driver import Arguments, Connect, ConnectTimeout, Driver, Keywords
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from sqlalchemy import URL
 
 # What libpq's drivers take in a URL, and asyncpg in its ``dsn`` only.
 _DSN_KEYS: Final = frozenset(
@@ -24,13 +26,19 @@ _DSN_KEYS: Final = frozenset(
 _OTHER_KEYS: Final = frozenset(
     {"prepared_statement_cache_size", "prepared_statement_name_func", "connect_timeout"}
 )
+_NUMBERS: Final = frozenset({"timeout", "command_timeout"})
 _CHANNEL_BINDING: Final = "channel_binding"
 
 
-def query_keys(dbapi: Any) -> frozenset[str]:
+def query_keys(_url: URL, dbapi: Any) -> frozenset[str]:
     """Return the keys of a URL's query that are understood, ``translate`` included."""
     known = inspect.signature(dbapi.asyncpg.connect).parameters
     return frozenset(known) | _DSN_KEYS | _OTHER_KEYS | {_CHANNEL_BINDING}
+
+
+def connect(opened: Connect, arguments: Arguments, keywords: Keywords) -> Any:
+    """Open a connection with arguments in asyncpg's words."""
+    return opened(*arguments, **translate(keywords))
 
 
 def translate(arguments: dict[str, object]) -> dict[str, object]:
@@ -38,7 +46,12 @@ def translate(arguments: dict[str, object]) -> dict[str, object]:
     dropped = {_CHANNEL_BINDING, "connect_timeout"}
     given = {key: value for key, value in arguments.items() if key not in _DSN_KEYS | dropped}
     if "connect_timeout" in arguments:
-        given["timeout"] = float(str(arguments["connect_timeout"]))
+        given.setdefault("timeout", arguments["connect_timeout"])
+    for name in _NUMBERS & given.keys():  # as a URL gives them
+        given[name] = float(str(given[name])) if isinstance(given[name], str) else given[name]
+    host = given.get("host")
+    if isinstance(host, str) and "," in host:
+        given["host"] = host.split(",")
     of_libpq = {key: value for key, value in arguments.items() if key in _DSN_KEYS}
     if of_libpq:
         given["dsn"] = f"postgresql://?{urlencode(of_libpq, quote_via=quote)}"
@@ -95,7 +108,8 @@ DRIVER: Final = Driver(
             "asyncpg has no channel binding; take channel_binding away, or use psycopg"
         )
     },
-    translate=translate,
+    takes_several_hosts=True,
+    connect=connect,
     prepares_statements=True,
     prepares_nothing={
         "statement_cache_size": 0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from sessionfactory.drivers import libpq
@@ -21,6 +22,14 @@ def descriptor(handle: Any) -> int | None:
     """Return the descriptor of the socket; the C form shows none."""
     line = getattr(handle, "_socket", None)
     return None if line is None else int(line.sock.fileno())
+
+
+def query_keys(_url: URL, _dbapi: Any) -> frozenset[str]:
+    """Return the keys of its configuration, and those of its pools and option files."""
+    constants: Any = import_module("mysql.connector.constants")
+    pooling: Any = import_module("mysql.connector.pooling")
+    others = {"client_flag", "failover", "option_files", "option_groups", "allow_local_infile"}
+    return frozenset(constants.DEFAULT_CONFIGURATION) | frozenset(pooling.CNX_POOL_ARGS) | others
 
 
 def tls_arguments(url: URL, is_verified: bool) -> dict[str, object]:  # noqa: FBT001 - as Driver's
@@ -58,6 +67,7 @@ DRIVER: Final = Driver(
     code_table="mysql",
     codes=libpq.code_in("errno"),
     connect_timeout=ConnectTimeout("connection_timeout", least=1),
+    query_keys=query_keys,
     tls_arguments=tls_arguments,
     encryption=encryption,
     process_id=process_id,

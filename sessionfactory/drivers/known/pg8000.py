@@ -6,7 +6,7 @@ import inspect
 import struct
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from sessionfactory.drivers.driver import Code, ConnectTimeout, Driver
+from sessionfactory.drivers.driver import Arguments, Code, Connect, ConnectTimeout, Driver, Keywords
 from sessionfactory.drivers.encryption import Encryption, of_ssl_object, ssl_context
 
 if TYPE_CHECKING:
@@ -20,10 +20,21 @@ def codes(error: BaseException) -> list[Code]:
     return [code] if isinstance(code, str) else []
 
 
-def query_keys(dbapi: Any) -> frozenset[str]:
+def query_keys(_url: URL, dbapi: Any) -> frozenset[str]:
     """Return the arguments of ``connect``, less those that no URL can give."""
     known = inspect.signature(dbapi.connect).parameters
-    return frozenset(known) - {"ssl_context", "sock", "startup_params"} | {"client_encoding"}
+    return frozenset(known) - {"ssl_context", "sock", "startup_params"} | {"connect_timeout"}
+
+
+def connect(opened: Connect, arguments: Arguments, keywords: Keywords) -> Any:
+    """Open a connection; its ``timeout`` would go on to limit each wait for an answer."""
+    given = dict(keywords)
+    limit = given.pop("connect_timeout", given.pop("timeout", None))
+    if limit is None:
+        return opened(*arguments, **given)
+    connection = opened(*arguments, **given, timeout=float(str(limit)))
+    connection._usock.settimeout(None)  # noqa: SLF001 - no public name
+    return connection
 
 
 def startup_options(options: str) -> dict[str, object]:
@@ -75,6 +86,8 @@ DRIVER: Final = Driver(
     tls_arguments=tls_arguments,
     encryption=encryption,
     query_keys=query_keys,
+    connect=connect,
+    least_scram_rounds=4096,  # as RFC 5802 has it; other drivers take any number
     process_id=process_id,
     send=send,
     descriptor=descriptor,

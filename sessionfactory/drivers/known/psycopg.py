@@ -16,6 +16,8 @@ from sessionfactory.drivers.encryption import Encryption
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sqlalchemy import URL
+
 
 def forget_connection(error: BaseException) -> None:
     """Take the failed connection from an error; the public ``pgconn`` has no setter.
@@ -24,6 +26,12 @@ def forget_connection(error: BaseException) -> None:
     """
     if getattr(error, "_pgconn", None) is not None:
         vars(error)["_pgconn"] = None
+
+
+def query_keys(_url: URL, dbapi: Any) -> frozenset[str]:
+    """Return libpq's keywords, as this libpq has them, and the driver's own."""
+    of_libpq = {option.keyword.decode() for option in dbapi.pq.Conninfo.get_defaults()}
+    return frozenset(of_libpq) | frozenset(inspect.signature(dbapi.Connection.connect).parameters)
 
 
 def can_cancel(_handle: Any) -> bool:
@@ -120,6 +128,8 @@ DRIVER: Final = Driver(
     connect_timeout=ConnectTimeout("connect_timeout", least=2),  # 1 means 2, and 0 means 130
     has_libpq_defaults=True,
     startup_options=libpq.startup_options,
+    query_keys=query_keys,
+    takes_several_hosts=True,
     tls_arguments=libpq.tls_arguments,
     encryption=encryption,
     prepares_statements=True,

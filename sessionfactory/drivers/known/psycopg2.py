@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sessionfactory.drivers import libpq
 from sessionfactory.drivers.driver import ConnectTimeout, Driver
 from sessionfactory.drivers.encryption import Encryption
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
+
+def query_keys(url: URL, dbapi: Any) -> frozenset[str]:
+    """Return those keys of a URL's query that this libpq takes, which it does not list."""
+    taken = {"connection_factory", "cursor_factory", "async_", "dsn"}
+    for key in url.query:
+        try:
+            dbapi.extensions.parse_dsn(f"{key}=''")
+        except dbapi.Error:
+            continue
+        taken.add(key)
+    return frozenset(taken)
 
 
 def process_id(handle: Any) -> int:
@@ -47,6 +62,8 @@ DRIVER: Final = Driver(
     connect_timeout=ConnectTimeout("connect_timeout", least=2),
     has_libpq_defaults=True,
     startup_options=libpq.startup_options,
+    query_keys=query_keys,
+    takes_several_hosts=True,
     tls_arguments=libpq.tls_arguments,
     encryption=encryption,
     process_id=process_id,

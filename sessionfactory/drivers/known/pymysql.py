@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sessionfactory.drivers import pymysql_like
-from sessionfactory.drivers.driver import Driver
+from sessionfactory.drivers.driver import Arguments, Connect, Driver, Keywords
 from sessionfactory.drivers.encryption import Encryption, of_ssl_object
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
+
+def query_keys(_url: URL, dbapi: Any) -> frozenset[str]:
+    """Return the arguments of ``connect``, and those of which SQLAlchemy makes its ``ssl``."""
+    return pymysql_like.query_keys(dbapi.connect)
+
+
+def connect(opened: Connect, arguments: Arguments, keywords: Keywords) -> Any:
+    """Open a connection; the driver's own limit does not cover the server's greeting."""
+    limit = keywords.get("connect_timeout")
+    if not limit or "read_timeout" in keywords:
+        return opened(*arguments, **keywords)
+    connection = opened(*arguments, **keywords, read_timeout=limit)
+    connection._read_timeout = None  # noqa: SLF001 - no public name; it limits each later wait, too
+    return connection
 
 
 def descriptor(handle: Any) -> int:
@@ -30,6 +48,8 @@ DRIVER: Final = Driver(
     code_table="mysql",
     codes=pymysql_like.number,
     connect_timeout=pymysql_like.CONNECT_TIMEOUT,
+    query_keys=query_keys,
+    connect=connect,
     tls_arguments=pymysql_like.tls_arguments,
     encryption=encryption,
     process_id=pymysql_like.thread_id,

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sessionfactory.drivers.driver import Code, Driver
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
+
+_KEYS: Final = frozenset(
+    {"uri", "timeout", "isolation_level", "detect_types", "check_same_thread", "cached_statements"}
+)
 
 
 def codes(error: BaseException) -> list[Code]:
     """Return the primary code of an error; SQLite's extended codes have it in their last byte."""
     code: object = getattr(error, "sqlite_errorcode", None)
     return [code & 0xFF] if isinstance(code, int) else []
+
+
+def query_keys(url: URL, _dbapi: Any) -> frozenset[str]:
+    """Return what SQLAlchemy takes out of a query, and all of SQLite's own in a ``file:`` URI."""
+    return _KEYS | (frozenset(url.query) if "uri" in url.query else frozenset[str]())
 
 
 def can_cancel(_handle: Any) -> bool:
@@ -54,6 +67,7 @@ DRIVER: Final = Driver(
     name="pysqlite",
     code_table="sqlite",
     codes=codes,
+    query_keys=query_keys,
     can_cancel=can_cancel,
     cancel=cancel,
     is_in_transaction=is_in_transaction,

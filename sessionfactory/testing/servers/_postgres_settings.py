@@ -59,14 +59,14 @@ def quoted(value: Setting) -> str:
     return f"'{text}'"
 
 
-def verifier(password: str) -> str:
+def verifier(password: str, rounds: int = 1) -> str:
     """Return what PostgreSQL stores for a password, with one round of hashing instead of 4,096.
 
     The rounds slow down guessing, and every connection of every test with it.
     """
     salt = secrets.token_bytes(16)
-    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, 1)
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, rounds)
     stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
     server = hmac.digest(salted, b"Server Key", "sha256")
     salt_, stored_, server_ = (b64encode(part).decode() for part in (salt, stored, server))
-    return f"SCRAM-SHA-256$1:{salt_}${stored_}:{server_}"
+    return f"SCRAM-SHA-256${rounds}:{salt_}${stored_}:{server_}"

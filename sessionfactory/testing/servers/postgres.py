@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from sessionfactory.config.values import milliseconds
+from sessionfactory.drivers import known
 from sessionfactory.testing.servers._binaries import find_postgres
 from sessionfactory.testing.servers._postgres_settings import (
     DEFAULTS,
@@ -62,6 +63,7 @@ class PostgresServer(ThrowawayServer):
         check_settings(self._settings)
         self._programs = Path()
         self._password = secrets.token_urlsafe(12)  # loopback is open to all users of the machine
+        self._rounds = 1
         self._primary: PostgresServer | None = None
         self._standbys: list[PostgresServer] = []
         self._apply_delay: float | None = None
@@ -82,9 +84,20 @@ class PostgresServer(ThrowawayServer):
         return f"postgresql+psycopg://postgres@/postgres?host={self.directory}&port={self.port}"
 
     def url_for(self, driver: str = "psycopg", database: str = "postgres") -> str:
-        """Return the URL of a database for any driver of SQLAlchemy."""
+        """Return the URL of a database for any driver of SQLAlchemy.
+
+        The server has to run if the driver insists on as many rounds of hashing as the standard.
+        """
+        self._harden(known.named(driver).least_scram_rounds)
         login = f"postgres:{self._password}"
         return f"postgresql+{driver}://{login}@127.0.0.1:{self.port}/{database}"
+
+    def _harden(self, rounds: int) -> None:
+        """Give the role's password more rounds of hashing, if it has fewer."""
+        server = self._primary or self
+        if rounds > server._rounds:  # noqa: SLF001 - one of the same kind
+            server.execute(f"ALTER ROLE postgres PASSWORD '{verifier(self._password, rounds)}'")
+            server._rounds = rounds  # noqa: SLF001 - one of the same kind
 
     def stop(self, mode: Literal["fast", "immediate"] = "fast") -> None:
         """Stop the server; nothing happens if it is down.

@@ -208,7 +208,7 @@ def test_limits_of_mysql_itself() -> None:
 @pytest.mark.parametrize("limit", timeouts._ALL_LIMITS)
 def test_limits_that_sqlite_lacks(limit: str, make: Make) -> None:
     """A limit that the database does not know is refused, and not ignored."""
-    message = f"{limit}: sqlite has no such limit; say sqlite.busy_timeout"
+    message = f"{limit}: sqlite has no such limit; use sqlite.busy_timeout"
     with pytest.raises(SettingsError, match=message):
         make("sqlite://", **{limit: 1.0})
 

@@ -1,0 +1,1 @@
+"""A guest book: Flask, factories from the application, gunicorn with `--preload`."""

@@ -1,0 +1,2 @@
+class AsyncResult:
+    id: str

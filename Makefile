@@ -14,7 +14,8 @@ help:  ## show this list
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'  # knows groups
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' --group integrations
 	touch $@
 
 install: $(INSTALLED)  ## make the virtual environment
@@ -77,7 +78,6 @@ pgbouncer:  ## fetch PgBouncer into .pgbouncer, without installing anything
 	tests/fetch-packages.sh PgBouncer .pgbouncer pgbouncer pgbouncer
 
 $(VENV)/docs-installed: $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'  # knows groups
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group docs
 	touch $@
 

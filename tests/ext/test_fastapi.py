@@ -39,7 +39,7 @@ from sessionfactory.testing import (
     InMemorySessionFactory,
     RecordingSessionFactory,
 )
-from tests.ext.items import Base, Item, maker
+from tests.support.slow_items import Base, Item, maker
 
 AnalyticsReader = Annotated[SessionFactory, reader("analytics")]
 AnalyticsSession = Annotated[Session, transaction("analytics")]

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from sessionfactory.testing import FaultProxy
-from tests.ext.fastapi_apps import WAYS, make_app
-from tests.ext.items import slow_items
-from tests.ext.serving import PATIENCE, Client, client_of, serving
+from tests.support.fastapi_apps import WAYS, make_app
+from tests.support.serving import PATIENCE, Client, client_of, serving
+from tests.support.slow_items import slow_items
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final, cast
 import pytest
 
 from sessionfactory.ext.starlette import async_registry_of, registry_of
-from tests.ext.leaving import CLIENTS, Base, make_app, storm
-from tests.ext.serving import PATIENCE, serving
+from tests.support.leaving_clients import CLIENTS, Base, make_app, storm
+from tests.support.serving import PATIENCE, serving
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -16,7 +16,7 @@ from sessionfactory import (
 )
 from sessionfactory.ext.flask import health_blueprint, init_app, reader, registry_of, sessions
 from sessionfactory.testing import InMemorySessionFactory
-from tests.ext.items import Base, Item
+from tests.support.slow_items import Base, Item
 
 if TYPE_CHECKING:
     from collections.abc import Generator

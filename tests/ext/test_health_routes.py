@@ -16,7 +16,7 @@ from sessionfactory import NullSessionFactory, SessionFactoryRegistry
 from sessionfactory.ext.fastapi import health_router
 from sessionfactory.ext.registries import ping
 from sessionfactory.ext.starlette import health_routes, lifespan, registry_of
-from tests.ext.items import maker
+from tests.support.slow_items import maker
 
 if TYPE_CHECKING:
     from pathlib import Path

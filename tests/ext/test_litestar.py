@@ -18,7 +18,7 @@ from sqlalchemy import select
 from sessionfactory import CommitUncertainError, NotConfiguredError, SessionFactoryRegistry
 from sessionfactory.ext.litestar import AsyncSessions, SessionFactoryPlugin, Sessions
 from sessionfactory.testing import InMemorySessionFactory
-from tests.ext.items import Base, Item, maker
+from tests.support.slow_items import Base, Item, maker
 
 POOL: Final = {"size": 1, "max_overflow": 0, "timeout": 0.05}
 

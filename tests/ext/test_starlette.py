@@ -26,7 +26,7 @@ from sessionfactory.ext.starlette import (
     lifespan,
     registry_of,
 )
-from tests.ext.items import maker
+from tests.support.slow_items import maker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

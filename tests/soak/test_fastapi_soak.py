@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from tests.ext.fastapi_apps import make_app
-from tests.ext.items import slow_items
-from tests.ext.leaving import CLIENTS, storm
-from tests.ext.leaving import make_app as make_leaving_app
-from tests.ext.serving import PATIENCE, Client, client_of, serving
 from tests.ext.test_fastapi_commits import HALVES, missed
 from tests.ext.test_fastapi_leaving import tables, wait_until_all_are_back
+from tests.support.fastapi_apps import make_app
+from tests.support.leaving_clients import CLIENTS, storm
+from tests.support.leaving_clients import make_app as make_leaving_app
+from tests.support.serving import PATIENCE, Client, client_of, serving
+from tests.support.slow_items import slow_items
 
 if TYPE_CHECKING:
     from sessionfactory.testing import PostgresServer

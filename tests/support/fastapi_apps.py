@@ -8,8 +8,8 @@ from fastapi import FastAPI, Request
 
 from sessionfactory.ext.fastapi import add_error_handlers, health_router, lifespan
 from sessionfactory.ext.registries import AnyRegistry
-from tests.ext import fastapi_async, fastapi_sync
-from tests.ext.items import maker
+from tests.support import fastapi_async, fastapi_sync
+from tests.support.slow_items import maker
 
 WAYS: Final = ("factory", "transaction", "plain")
 

@@ -20,7 +20,7 @@ from sessionfactory.ext.fastapi import (
     add_error_handlers,
     lifespan,
 )
-from tests.ext.items import CREATED, maker
+from tests.support.slow_items import CREATED, maker
 
 CLIENTS: Final = 200
 LINES: Final = 60

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from sessionfactory import run_in_transaction
 from sessionfactory.ext.fastapi import Reader, Sessions, Transaction, registry_of
-from tests.ext.items import CREATED, NOT_FOUND, Item
+from tests.support.slow_items import CREATED, NOT_FOUND, Item
 
 routes = APIRouter()
 

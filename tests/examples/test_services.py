@@ -7,8 +7,9 @@ import re
 from typing import TYPE_CHECKING
 
 import httpx2
+import pytest
 
-from tests.ext.programs import ROOT, run, running
+from tests.support.programs import ROOT, run, running
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,6 +47,7 @@ def test_the_fastapi_service_runs(tmp_path: Path) -> None:
 
 def test_the_flask_service_runs(tmp_path: Path) -> None:
     """Workers that gunicorn forks from a loaded application serve, and end without an error."""
+    pytest.importorskip("gunicorn")
     make, serve = commands_of("flask_service")
     url = f"sqlite:///{tmp_path}/guests.db"
     run(*make, DATABASE_URL=url)
@@ -73,6 +75,7 @@ def test_the_flask_service_is_checked(tmp_path: Path) -> None:
 
 def test_the_celery_worker_runs(tmp_path: Path) -> None:
     """Forked workers confirm every order that another process takes, and end without an error."""
+    pytest.importorskip("celery")
     work, order = commands_of("celery_worker")
     variables = {
         "DATABASE_URL": f"sqlite:///{tmp_path}/orders.db",

@@ -17,7 +17,7 @@ from sessionfactory.ext.fastapi import (
     AsyncTransaction,
     async_registry_of,
 )
-from tests.ext.items import CREATED, NOT_FOUND, Item
+from tests.support.slow_items import CREATED, NOT_FOUND, Item
 
 routes = APIRouter()
 

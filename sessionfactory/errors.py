@@ -7,6 +7,7 @@ SessionFactoryError
 ├── SharedSessionError                       two threads or tasks used one session at a time
 ├── ReadOnlyError                            a read-only transaction tried to write
 ├── AfterCommitError (also ExceptionGroup)   functions that were to run after a commit failed
+├── CommitRolledBackError                    a COMMIT saved nothing: a statement had failed before
 ├── CommitUncertainError                     a COMMIT was sent, and nobody knows whether it happened
 ├── MarkersMissingError                      the table of verify_commit="marker" was missing
 ├── EventLoopError (also RuntimeError)       an async factory was used in two event loops at once
@@ -103,6 +104,21 @@ class ReadOnlyError(SessionFactoryError):
     """The database refused a write, because the transaction is read-only."""
 
 
+class CommitRolledBackError(SessionFactoryError):
+    """A transaction was to be committed that the database had given up: nothing of it is saved.
+
+    A statement failed, its error was caught, and the transaction went on to its end. PostgreSQL
+    then answers COMMIT with ROLLBACK, and MySQL, MariaDB and SQLite have rolled back with the
+    error; no driver raises one. To go on after an expected error, put the statement in a savepoint:
+    ``with session.begin_nested():``.
+    """
+
+    def __init__(self, message: str, meanings: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.meanings: tuple[str, ...] = meanings
+        """What the error of that statement means, as ``is_transient`` sees it."""
+
+
 class CommitUncertainError(SessionFactoryError):
     """A COMMIT was sent and its answer did not come: it may have happened, or not."""
 
@@ -167,6 +183,7 @@ publish(
     ClosedError,
     SharedSessionError,
     ReadOnlyError,
+    CommitRolledBackError,
     CommitUncertainError,
     AfterCommitError,
     EventLoopError,

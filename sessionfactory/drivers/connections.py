@@ -112,6 +112,14 @@ def is_in_transaction(connection: DBAPIConnection | None) -> bool:
         return True
 
 
+def has_failed_transaction(connection: DBAPIConnection | None) -> bool | None:
+    """Return whether a connection's transaction has failed; ``None`` if the driver cannot know."""
+    try:
+        return driver_of(connection).has_failed_transaction(_own(connection))
+    except Exception:  # noqa: BLE001 - it is closed: the COMMIT itself reports that
+        return False
+
+
 def listener(connection: DBAPIConnection) -> Callable[[], object]:
     """Return a function that is true if a connection's socket has news.
 

@@ -59,6 +59,10 @@ def _unknown_number(_handle: Handle) -> int | None:
     return None
 
 
+def _unknown_state(_handle: Handle) -> bool | None:
+    return None
+
+
 def _nothing(_handle: Handle) -> None:
     return
 
@@ -131,6 +135,10 @@ class Driver:
     """Sends SQL in one message, outside any transaction, unprepared; returns a SELECT's rows."""
     is_in_transaction: Callable[[Handle], bool] = field(default=_always, repr=False)
     """Whether a transaction is open and has not failed; ``True`` if that is not known."""
+    has_failed_transaction: Callable[[Handle], bool | None] = field(
+        default=_unknown_state, repr=False
+    )
+    """Whether the open transaction has failed, so that COMMIT rolls it back; ``None``: unknown."""
 
     # The end of connections.
     descriptor: Callable[[Handle], int | None] = field(default=sockets.public_fileno, repr=False)

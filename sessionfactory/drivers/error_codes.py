@@ -7,14 +7,14 @@ Where a driver has its codes is in ``known``.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
 
 from attrs import frozen
 from sqlalchemy.exc import DBAPIError
 
 from sessionfactory.drivers import known
 from sessionfactory.drivers.commit_stage import traceback_of
-from sessionfactory.errors import SessionFactoryError
+from sessionfactory.errors import CommitRolledBackError, SessionFactoryError
 from sessionfactory.pool_errors import ConnectTimeoutError
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ Meaning: TypeAlias = Literal[
     "refused",
     "missing table",
     "invalid value",
+    "rolled back",
+    "already failed",
     "unclear",
 ]
 Kind: TypeAlias = Literal["conflict", "lock timeout", "lost", "away"]
@@ -119,6 +121,15 @@ _TABLE: Final[Mapping[Meaning, Mapping[CodeTable, frozenset[Code]]]] = {
         "odbc": frozenset({"42S02", 208}),
     },
     "invalid value": {"postgresql": frozenset({"22023"})},
+    # The whole transaction is gone, and the next statement begins another one by itself.
+    "rolled back": {
+        "mysql": frozenset({1020, 1213}),
+        # SQLITE_NOMEM, _INTERRUPT, _IOERR, _FULL, and a constraint with ON CONFLICT ROLLBACK: if
+        # no transaction is open afterwards.
+        "sqlite": frozenset({7, 9, 10, 13, 19}),
+        "odbc": frozenset({"40001", 1205, 3960}),
+    },
+    "already failed": {"postgresql": frozenset({"25P02"})},  # by an earlier statement
     # As the answer to a COMMIT, these do not tell how it ended.
     "unclear": {
         # 1180: Galera without a quorum. 1317: interrupted. 0, 2000…: the client's, about the line.
@@ -192,6 +203,8 @@ def classify(error: BaseException) -> Classified:
             these means nothing.
     """
     if isinstance(error, SessionFactoryError):
+        if isinstance(error, CommitRolledBackError):
+            return Classified((), cast("tuple[Meaning, ...]", error.meanings))
         late = isinstance(error, ConnectTimeoutError)
         return Classified((), ("unreachable",) if late else ())
     cause = original(error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import configparser
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sessionfactory.drivers.encryption import system_authorities
 
@@ -43,6 +43,13 @@ def tls_arguments(url: URL, is_verified: bool) -> dict[str, object]:  # noqa: FB
     return {"sslmode": "verify-full", "sslrootcert": system_authorities() or "system"}
 
 
+def has_failed_transaction(handle: Any) -> bool:
+    """Return whether the open transaction has failed: libpq knows that without asking."""
+    return int(handle.info.transaction_status) == _FAILED
+
+
+_FAILED: Final = 3
+"""``PQTRANS_INERROR``."""
 _VARIABLES: Final = {
     "connect_timeout": "PGCONNECT_TIMEOUT",
     "options": "PGOPTIONS",

@@ -10,7 +10,14 @@ from sqlalchemy import create_engine, event
 from sqlalchemy.exc import ArgumentError
 
 from sessionfactory.config.values import as_table
-from sessionfactory.drivers import connections, dialects, families, sqlalchemy_private, tls
+from sessionfactory.drivers import (
+    connections,
+    dialects,
+    failed_transactions,
+    families,
+    sqlalchemy_private,
+    tls,
+)
 from sessionfactory.drivers.psycopg_pipeline import installation
 from sessionfactory.engine import credentials, failover, forks, pgbouncer, sqlite, timeouts, views
 from sessionfactory.engine.drain import CutHold, cut_own, dispose, drain, strike_out
@@ -238,6 +245,7 @@ class ManagedEngine:
                 engine, self.ledger, self.settings.pool.hold_warning
             )
             self._renewals.append(renew)
+        failed_transactions.refuse_commits(engine.dialect)
         if self.is_async:
             shielded.watch(engine)
         self.ledger.keep_opened(engine.pool)

@@ -12,6 +12,7 @@ from inspect import isawaitable, iscoroutine, iscoroutinefunction
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from sessionfactory.config.values import read_all, to_choice, to_count, to_time_limit
+from sessionfactory.drivers import failed_transactions
 from sessionfactory.drivers.commit_stage import Stage, is_of_commit, stage_of
 from sessionfactory.drivers.error_codes import Kind, codes_of, is_answer, kind_of
 from sessionfactory.drivers.sqlalchemy_private import is_autocommit, of_transaction
@@ -166,12 +167,14 @@ class Attempt:
     def begin(self, session: Session) -> None:
         """Note the transaction that the work is done in."""
         self._transaction = session.get_transaction() or session.begin()
+        failed_transactions.refuse_commits_of(session)
         if self._run.verify_commit != "off":
             self._watch = Watch(session, self._run.verify_commit, self._run.left)
 
     def end(self, session: Session) -> None:
         """Note whether the work, which is over, has ended the transaction itself."""
         self._ended = session.get_transaction() is not self._transaction
+        failed_transactions.refuse_commits_of(session)  # it may use other engines by now
 
     def awaitable(self, result: Awaitable[T]) -> Awaitable[T]:
         """Return what the work of the async half has returned, which is to be awaited.

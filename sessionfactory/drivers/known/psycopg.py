@@ -140,6 +140,7 @@ DRIVER: Final = Driver(
     send=send,
     is_in_transaction=is_in_transaction,
     listener=listener,
+    has_failed_transaction=libpq.has_failed_transaction,
     is_in_c=is_in_c,
     close_entered=close_entered,
     abandon=abandon,

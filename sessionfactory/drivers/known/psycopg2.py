@@ -68,6 +68,7 @@ DRIVER: Final = Driver(
     encryption=encryption,
     process_id=process_id,
     send=send,
+    has_failed_transaction=libpq.has_failed_transaction,
     is_in_c=is_in_c,
     has_read_only_switch=True,
     read_only_autocommit="attribute",

@@ -34,7 +34,7 @@ contains a secret.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeAlias, cast
 
 from sessionfactory._lazy import publish
 
@@ -42,11 +42,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 CommitOutcome: TypeAlias = Literal["committed", "rolled back", "uncertain"]
+PAGES: Final = "https://sessionfactory.readthedocs.io/en/stable/"
+"""The address of the documentation."""
 _OUTCOME: Final = "__commit_outcome__"
 
 
 class SessionFactoryError(Exception):
     """Base of all errors of this package."""
+
+    _has_page: ClassVar[bool] = False
+    """Whether a traceback ends with the address of its section: where there is more to do than a
+    sentence can hold. It is a note, so that ``str`` is what happened, and no more."""
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*arguments)
+        if self._has_page:
+            name = type(self).__name__.lower()
+            self.add_note(f"What to do: {PAGES}reference/errors.html#{name}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +111,8 @@ class SharedSessionError(SessionFactoryError):
     The session is as it was: the call was refused before it did anything.
     """
 
+    _has_page = True
+
 
 class ReadOnlyError(SessionFactoryError):
     """The database refused a write, because the transaction is read-only."""
@@ -122,6 +136,8 @@ class CommitRolledBackError(SessionFactoryError):
 class CommitUncertainError(SessionFactoryError):
     """A COMMIT was sent and its answer did not come: it may have happened, or not."""
 
+    _has_page = True
+
 
 class AfterCommitError(SessionFactoryError, ExceptionGroup[Exception]):
     """Functions that were to run after a commit failed; ``exceptions`` has what they raised.
@@ -138,9 +154,13 @@ class AfterCommitError(SessionFactoryError, ExceptionGroup[Exception]):
 class EventLoopError(SessionFactoryError, RuntimeError):
     """An async factory was used in an event loop while another one, which it belongs to, runs."""
 
+    _has_page = True
+
 
 class ForkedConnectionError(SessionFactoryError):
     """A process used a connection that the process from which it was forked has in use."""
+
+    _has_page = True
 
 
 def note_outcome(error: BaseException, outcome: CommitOutcome, note: str) -> None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 class PoolExhaustedError(SessionFactoryError, SqlAlchemyTimeoutError):
     """No connection came free within ``pool.timeout``; ``holders`` lists who has them."""
 
+    _has_page = True
+
     def __init__(self, message: str, holders: tuple[Holder, ...] = ()) -> None:
         super().__init__(message)
         self.holders = holders
@@ -32,6 +34,8 @@ class PoolDeadlockError(PoolExhaustedError):
 
 class ConnectTimeoutError(SessionFactoryError, SqlAlchemyTimeoutError):
     """No connection could be opened within ``pool.timeout``: the server or the network is down."""
+
+    _has_page = True
 
 
 def unwrap(context: ExceptionContext) -> BaseException | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
 import typing
@@ -17,6 +18,7 @@ import sessionfactory
 import sessionfactory.testing
 from sessionfactory import (
     DatabaseSettings,
+    PoolExhaustedError,
     PoolSettings,
     SessionFactoryRegistry,
     SessionSettings,
@@ -61,6 +63,28 @@ def test_every_error_is_explained(name: str) -> None:
     if last == "SessionFactoryError":  # the base of all
         return
     assert re.search(rf"^###? {last}$", ERRORS, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLIC if name.endswith("Error")])
+def test_a_traceback_leads_to_the_section_of_its_error(name: str) -> None:
+    """The address that a traceback ends with is one of a section of that page."""
+    package, _, last = name.rpartition(".")
+    cls = getattr(importlib.import_module(package), last)
+    arguments = ("message", [ValueError()]) if issubclass(cls, ExceptionGroup) else ("message",)
+    if last in {"SettingsError", "ConformanceError"}:  # their messages say everything
+        return
+    for note in getattr(cls(*arguments), "__notes__", []):
+        page, _, anchor = str(note).partition("errors.html#")
+        assert page == "What to do: https://sessionfactory.readthedocs.io/en/stable/reference/"
+        assert re.search(rf"^## {anchor}$", ERRORS, re.MULTILINE | re.IGNORECASE)
+
+
+def test_an_empty_pool_leads_to_its_page() -> None:
+    """The error of an empty pool is among those that lead on; its text is what happened."""
+    error = PoolExhaustedError("No connection came free")
+
+    assert str(error) == "No connection came free"
+    assert error.__notes__[0].endswith("/reference/errors.html#poolexhaustederror")
 
 
 def options_of(heading: str) -> set[str]:

@@ -6,7 +6,7 @@ import importlib
 import inspect
 import re
 import typing
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from attrs import fields
@@ -69,8 +69,8 @@ def test_every_error_is_explained(name: str) -> None:
 def test_a_traceback_leads_to_the_section_of_its_error(name: str) -> None:
     """The address that a traceback ends with is one of a section of that page."""
     package, _, last = name.rpartition(".")
-    cls = getattr(importlib.import_module(package), last)
-    arguments = ("message", [ValueError()]) if issubclass(cls, ExceptionGroup) else ("message",)
+    cls: Any = getattr(importlib.import_module(package), last)
+    arguments: Any = ("message", [ValueError()]) if issubclass(cls, ExceptionGroup) else ("message",)
     if last in {"SettingsError", "ConformanceError"}:  # their messages say everything
         return
     for note in getattr(cls(*arguments), "__notes__", []):

@@ -49,5 +49,8 @@ nitpick_ignore_regex = [
     # Type variables.
     ("py:.*", r"(.*\.)?_?[A-Z](_co)?"),
     # Types of signatures that are private, or too small for a page of their own.
-    ("py:.*", r"(.*\.)?(_\w+|\w+Base|Count|Make|Setting|ThrowawayServer|Trigger)"),
+    (
+        "py:.*",
+        r"(.*\.)?(_\w+|\w+Base|Count|Make|PoolOptions|Setting|ThrowawayServer|TimelyPool|Trigger)",
+    ),
 ]

@@ -6,6 +6,7 @@ is SQLAlchemy's ``sqlalchemy.engine.Engine``, that of the other ``sessionfactory
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from sphinx.ext.intersphinx import InventoryAdapter
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from sphinx.addnodes import pending_xref
     from sphinx.application import Sphinx
     from sphinx.environment import BuildEnvironment
+
+
+_OF_A_ROOM = re.compile(r"sessionfactory\.(?!testing\.[A-Z]|ext\.)\w+\.")
 
 
 def resolve(
@@ -38,7 +42,8 @@ def resolve(
             for name in names:
                 if name.rpartition(".")[2] == last:
                     return _link(names[name].uri, name, content)
-    return None
+    # A type that a room of the package keeps to itself has no page: its name stays text.
+    return content if _OF_A_ROOM.match(str(node["reftarget"])) else None
 
 
 def _link(address: str, name: str, content: TextElement) -> Element:

@@ -6,12 +6,32 @@ import inspect
 import threading
 import time
 from typing import TYPE_CHECKING, cast
+from weakref import WeakKeyDictionary
 
 from sessionfactory._lazy import publish
 from sessionfactory.config.masking import Secret
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, Lock
     from collections.abc import Awaitable, Callable
+
+
+class Answer(Secret):
+    """What the function of a rotating secret returned once.
+
+    Attributes:
+        asked_at: when the function was called, on the clock of ``time.monotonic``.
+    """
+
+    __slots__ = ("asked_at",)
+
+    def __init__(self, text: object, asked_at: float) -> None:
+        if not isinstance(text, str):
+            raise TypeError(
+                f"the function of the password returned {type(text).__name__}, not text"
+            )
+        super().__init__(text)
+        self.asked_at = asked_at
 
 
 class RotatingSecret(Secret):
@@ -19,8 +39,9 @@ class RotatingSecret(Secret):
 
     ``DatabaseSettings(url, password=get_token)`` is short for
     ``DatabaseSettings(url, password=RotatingSecret(get_token))``. When the database refuses a
-    value, the function is called once more before the connection fails. Two rotating secrets are
-    equal only if they are the same object. Thread-safe.
+    value, the function is called once more before the connection fails. Connections that are opened
+    at the same time share one call. Two rotating secrets are equal only if they are the same
+    object. Thread-safe.
 
     Args:
         function: returns the secret; a coroutine function serves the async half only. The async
@@ -28,7 +49,7 @@ class RotatingSecret(Secret):
         cached_for: seconds for which a value is used again.
     """
 
-    __slots__ = ("_function", "_lock", "_read_at", "cached_for", "is_async")
+    __slots__ = ("_function", "_lock", "_loop_locks", "cached_for", "is_async", "last")
 
     def __init__(
         self,
@@ -40,40 +61,48 @@ class RotatingSecret(Secret):
         self.cached_for: float = cached_for
         self.is_async: bool = inspect.iscoroutinefunction(function)
         self._function = function
-        self._read_at: float | None = None
+        self.last: Answer | None = None
+        """What the function returned last; ``None`` before its first call."""
         self.start_anew()
 
     def start_anew(self) -> None:
-        """Replace the lock in a forked child, where the thread that holds it does not exist."""
-        self._lock = threading.Lock()
+        """Replace the locks in a forked child, where the thread that holds one does not exist."""
+        # Re-entrant: a signal handler that opens a connection may interrupt the function.
+        self._lock = threading.RLock()
+        self._loop_locks: WeakKeyDictionary[AbstractEventLoop, Lock] = WeakKeyDictionary()
 
     def reveal(self) -> str:
         """Return the last value; call the function if there is none."""
-        if self._read_at is None:
-            self.refresh()
-        return self._text
+        return (self.last or self.refresh(None)).reveal()
 
     @property
-    def is_fresh(self) -> bool:
-        """Whether the last value may be used again."""
-        return self._read_at is not None and time.monotonic() - self._read_at < self.cached_for
+    def fresh(self) -> Answer | None:
+        """The last answer, if it may be used again."""
+        last = self.last
+        is_fresh = last is not None and time.monotonic() - last.asked_at < self.cached_for
+        return last if is_fresh else None
 
-    def refresh(self) -> None:
-        """Call the function."""
+    def refresh(self, seen: Answer | None) -> Answer:
+        """Return an answer newer than one that was seen: a concurrent call's, or a call's own."""
         with self._lock:
-            self._set(cast("Callable[[], str]", self._function)())
+            if self.last is seen or self.last is None:
+                asked_at = time.monotonic()
+                self.last = Answer(self._function(), asked_at)
+            return self.last
 
-    async def refresh_async(self) -> None:
-        """Call the coroutine function."""
-        self._set(await cast("Callable[[], Awaitable[str]]", self._function)())
+    async def refresh_async(self, seen: Answer | None) -> Answer:
+        """Return a newer answer as ``refresh`` does; the event loop goes on meanwhile."""
+        import asyncio  # noqa: PLC0415 - the sync half does without
 
-    def _set(self, value: object) -> None:
-        if not isinstance(value, str):
-            raise TypeError(
-                f"the function of the password returned {type(value).__name__}, not text"
-            )
-        self._text = value
-        self._read_at = time.monotonic()
+        lock = self._loop_locks.setdefault(asyncio.get_running_loop(), asyncio.Lock())
+        async with lock:
+            if not self.is_async:
+                return await asyncio.to_thread(self.refresh, seen)
+            if self.last is seen or self.last is None:
+                asked_at = time.monotonic()
+                answer = await cast("Callable[[], Awaitable[str]]", self._function)()
+                self.last = Answer(answer, asked_at)
+            return self.last
 
     def __eq__(self, other: object) -> bool:
         return self is other

@@ -1,17 +1,22 @@
 """Where in the commit of a session an error arose.
 
-That is read from the code that the error came through, which costs nothing where there is no error:
-listeners to events would cost each transaction more than its own bookkeeping does.
+On an engine of ours, the hook around ``do_commit`` records on an error that it came from a COMMIT
+(``note_commit``). On a user's own engine, which has no such hook, and for the PREPARE of two-phase
+transactions, that is read from the code that the error came through, and so is what a session did
+around its COMMIT. That costs nothing where there is no error: listeners to events would cost each
+transaction more than its own bookkeeping does.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
+_OF_COMMIT: Final = "_sessionfactory_of_commit"
 Stage: TypeAlias = Literal["before", "commit", "after"]
 
 _SESSION: Final = "sqlalchemy.orm.session"
@@ -24,7 +29,7 @@ _PREPARING: Final = "_prepare_impl"
 
 
 def stage_of(error: BaseException) -> Stage | None:
-    """Say where in the commit of a session an error arose; ``None`` if it was in none.
+    """Return where in the commit of a session an error arose; ``None`` if it was in none.
 
     Returns:
         ``"before"`` COMMIT was sent, in the ``"commit"`` itself, or ``"after"`` it had succeeded.
@@ -38,16 +43,24 @@ def stage_of(error: BaseException) -> Stage | None:
         if module not in _BOOKKEEPING:
             break
     else:
-        return "before"  # said by the session itself: it is in no state to commit
+        return "before"  # by the session itself: it is in no state to commit
     if not (module.startswith("sqlalchemy.engine") and name == "commit"):
         return "after"  # by a listener of the session, or while it closed
-    return "commit" if is_of_commit(frames) else "before"
+    return "commit" if is_of_commit(error) else "before"
 
 
-def is_of_commit(error: BaseException | Iterator[tuple[str, str]]) -> bool:
-    """Say whether an error came through the COMMIT of any connection, or through its PREPARE."""
-    frames = traceback_of(error) if isinstance(error, BaseException) else error
-    return any(name.startswith(("do_commit", "do_prepare")) for _, name in frames)
+def is_of_commit(error: BaseException) -> bool:
+    """Return whether an error came from the COMMIT of any connection, or from its PREPARE."""
+    driver_error: object = getattr(error, "orig", None)
+    if any(_OF_COMMIT in getattr(link, "__dict__", ()) for link in (error, driver_error)):
+        return True
+    return any(name.startswith(("do_commit", "do_prepare")) for _, name in traceback_of(error))
+
+
+def note_commit(error: BaseException) -> None:
+    """Record on an error that it came from a COMMIT: the hook around it knows."""
+    with suppress(AttributeError, TypeError):  # an error without attributes: see ``is_of_commit``
+        vars(error)[_OF_COMMIT] = True
 
 
 def traceback_of(error: BaseException) -> Iterator[tuple[str, str]]:

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy.engine.default import DefaultDialect
 
 from sessionfactory.config.values import near
-from sessionfactory.drivers import families, known, sqlalchemy_private
+from sessionfactory.drivers import known
 from sessionfactory.errors import Fault, SettingsError
 
 if TYPE_CHECKING:
-    from sqlalchemy import URL, Dialect, Engine
+    from sqlalchemy import URL, Dialect
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
     from sessionfactory.config.settings import DatabaseSettings
+    from sessionfactory.drivers.sqlalchemy_private import Connect
 
 # What a URL without a driver means. SQLAlchemy 2.0 and 2.1 differ for PostgreSQL, and its choice
 # for MySQL must be compiled; the first one that is installed is taken.
@@ -148,21 +149,19 @@ def _instead_of(key: str, understood: dict[str, str]) -> str:
     return near(key, understood)
 
 
-def connect_as_known(engine: Engine) -> None:
-    """Make an engine connect in the way that its driver needs.
+def connecting_as_known(dialect: Dialect, connect: Connect) -> Connect:
+    """Return a way to connect that the driver needs.
 
-    That translates arguments that the driver has other words for, limits the time of the whole
+    It translates arguments that the driver has other words for, limits the time of the whole
     attempt, and reports an argument that the driver does not take as a ``SettingsError``.
     """
-    dialect = engine.dialect
     through = known.named(dialect.driver).connect
-    opened = dialect.connect
 
-    def connect(*arguments: object, **keywords: object) -> DBAPIConnection:
+    def connect_as_known(*arguments: object, **keywords: object) -> DBAPIConnection:
         try:
             if through is None:
-                return opened(*arguments, **keywords)
-            connection: DBAPIConnection = through(opened, arguments, keywords)
+                return connect(*arguments, **keywords)
+            connection: DBAPIConnection = through(connect, arguments, keywords)
         except TypeError as error:
             if "keyword argument" not in str(error):
                 raise
@@ -171,17 +170,4 @@ def connect_as_known(engine: Engine) -> None:
             return connection
         raise _fault(f"{dialect.driver} does not take all of the query, or of connect_args: {told}")
 
-    sqlalchemy_private.connect_through(dialect, connect)
-
-
-def close_quietly(engine: Engine) -> None:
-    """Make an engine close connections that the server ended first without an error in the log.
-
-    An asynchronous driver's ``close()`` raises then, which SQLAlchemy logs as an error, and
-    aiomysql's leaves the socket open. SQLAlchemy's way to close a broken connection is orderly,
-    too, and frees the socket whatever comes of that. Many connections that are out when a factory
-    closes have ended like this: see ``drain``.
-    """
-    dialect = engine.dialect
-    if dialect.has_terminate and families.of_dialect(dialect).has_server:
-        sqlalchemy_private.close_through(dialect, dialect.do_terminate)
+    return connect_as_known

@@ -12,13 +12,13 @@ from sqlalchemy import event
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from sqlalchemy import Connection, Dialect, Engine, ForeignKeyConstraint
+    from sqlalchemy import Connection, Engine, ForeignKeyConstraint
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.orm import Session, SessionTransaction
     from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
     from sqlalchemy.pool.base import _ConnectionFairy
 
-    Commit = Callable[[PoolProxiedConnection], None]
+    Connect = Callable[..., DBAPIConnection]
 
 _COUNTERS: Final = (
     ("sqlalchemy.orm.session", "_new_sessionid"),
@@ -47,20 +47,6 @@ def fail_checkout(proxy: PoolProxiedConnection, error: BaseException) -> None:
     """
     entry: Any = entry_of(proxy)
     entry._checkin_failed(error)  # noqa: SLF001
-
-
-def connect_through(dialect: Dialect, connect: Callable[..., DBAPIConnection]) -> None:
-    """Have a dialect open its connections by ``connect``.
-
-    ``Dialect.connect`` comes after all listeners to ``do_connect``. A listener of ours would come
-    among the user's, and as it returns a connection, end the round before theirs were asked.
-    """
-    dialect.connect = connect  # type: ignore[method-assign]  # of this one dialect
-
-
-def close_through(dialect: Dialect, close: Callable[[DBAPIConnection], None]) -> None:
-    """Have a dialect close its connections by ``close``, which no listener to an event can do."""
-    vars(dialect)["do_close"] = close
 
 
 @contextmanager
@@ -168,20 +154,6 @@ def of_session(session: Session) -> list[PoolProxiedConnection]:
         return []
     used = of_transaction(transaction)
     return [found.connection for found in used if not (found.closed or found.invalidated)]
-
-
-def commit_through(dialect: Dialect, name: str, commit: Callable[[Commit], Commit]) -> None:
-    """Have all COMMITs of a dialect done by a function of ours, once for each ``name``.
-
-    A listener to "commit" comes before it, and can neither see its error nor take it back.
-
-    Args:
-        dialect: the dialect of one engine.
-        name: what is done once; the dialect remembers it.
-        commit: is given the dialect's way, and returns the new one.
-    """
-    if name not in vars(dialect):
-        vars(dialect).update({name: True, "do_commit": commit(dialect.do_commit)})
 
 
 def of_transaction(transaction: SessionTransaction) -> list[Connection]:

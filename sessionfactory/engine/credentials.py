@@ -2,45 +2,51 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from sessionfactory.config.masking import Secret, with_secrets
-from sessionfactory.config.rotating_secret import RotatingSecret
-from sessionfactory.drivers import connections, sqlalchemy_private
+from sessionfactory.config.masking import with_secrets
+from sessionfactory.config.rotating_secret import Answer, RotatingSecret
+from sessionfactory.drivers import connections
 from sessionfactory.drivers.error_codes import classify
 from sessionfactory.errors import Fault, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy import URL, Dialect, Engine
+    from sqlalchemy import URL, Dialect
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
+    from sessionfactory.config.masking import Secret
     from sessionfactory.config.settings import DatabaseSettings
+    from sessionfactory.drivers.sqlalchemy_private import Connect
     from sessionfactory.pool.waiting import Waiting
 
 
-def hand_over(engine: Engine, settings: DatabaseSettings, waiting: Waiting) -> None:
-    """Have an engine whose URL has no secrets connect with those of the settings."""
+def giving_secrets(
+    dialect: Dialect, url: URL, settings: DatabaseSettings, waiting: Waiting, connect: Connect
+) -> Connect:
+    """Return a way to connect with the secrets of the settings, which the engine's URL lacks."""
     if settings.password is None and not settings.url_secrets:
-        return
-
+        return connect
     rotating = settings.password if isinstance(settings.password, RotatingSecret) else None
-    dialect, opened = engine.dialect, engine.dialect.connect
 
-    def connect(*arguments: object, **keywords: object) -> DBAPIConnection:
-        attempt = partial(opened, *arguments, **keywords)
-        if rotating is not None and not rotating.is_fresh:
-            waiting.refresh(rotating)
-        outcome = _connect(dialect, engine.url, settings, attempt)
-        if rotating is not None and _is_refused(outcome) and _changes(rotating, waiting):
-            outcome = _connect(dialect, engine.url, settings, attempt)
+    def connect_with_secrets(*arguments: object, **keywords: object) -> DBAPIConnection:
+        attempt = partial(connect, *arguments, **keywords)
+        password = settings.password
+        if rotating is not None:
+            password = rotating.fresh or waiting.refresh(rotating, rotating.last)
+        outcome = _connect(dialect, url, settings, password, attempt)
+        if rotating is not None and isinstance(password, Answer) and _is_refused(outcome):
+            newer = _newer(rotating, password, waiting)
+            if newer != password:
+                outcome = _connect(dialect, url, settings, newer, attempt)
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
 
-    sqlalchemy_private.connect_through(dialect, connect)
+    return connect_with_secrets
 
 
 def refuse_coroutine(settings: DatabaseSettings, *, is_async: bool) -> None:
@@ -56,7 +62,7 @@ def refuse_coroutine(settings: DatabaseSettings, *, is_async: bool) -> None:
 
 
 def renewals(settings: DatabaseSettings) -> list[Callable[[], None]]:
-    """Return what to call in a forked child, that nobody may wait for a thread of its parent."""
+    """Return what to call in a forked child, so that no lock is left to a thread of its parent."""
     password = settings.password
     return [password.start_anew] if isinstance(password, RotatingSecret) else []
 
@@ -65,6 +71,7 @@ def _connect(
     dialect: Dialect,
     url: URL,
     settings: DatabaseSettings,
+    password: Secret | None,
     open_connection: partial[DBAPIConnection],
 ) -> DBAPIConnection | BaseException:
     """Connect, or return the error without the frames that saw the password.
@@ -73,13 +80,13 @@ def _connect(
     and the drivers' frames hold what they were called with.
     """
     try:
-        private = with_secrets(url, settings.password, settings.url_secrets)
+        private = with_secrets(url, password, settings.url_secrets)
         bare_args, bare = dialect.create_connect_args(url)
         full_args, full = dialect.create_connect_args(private)
         added = {key: full[key] for key in full if full[key] != bare.get(key)}
         # A dialect that connects by one string (ODBC) carries the password in it.
         arguments = open_connection.args if full_args == bare_args else full_args
-        # What a listener of the user said wins: a token, perhaps.
+        # What a listener of the user set wins: a token, perhaps.
         return open_connection.func(*arguments, **{**added, **open_connection.keywords})
     except UnicodeError:  # which quotes the password, and so does its repr
         return SettingsError([Fault("password", "holds a character that the driver cannot send")])
@@ -93,11 +100,17 @@ def _is_refused(outcome: object) -> bool:
     return isinstance(outcome, BaseException) and "wrong login" in classify(outcome).meanings
 
 
-def _changes(secret: RotatingSecret, waiting: Waiting) -> bool:
-    """Ask for a secret once more, and say whether the answer is another."""
-    before = Secret(secret.reveal())
-    waiting.refresh(secret)
-    return Secret(secret.reveal()) != before
+def _newer(rotating: RotatingSecret, refused: Answer, waiting: Waiting) -> Answer:
+    """Return a password that was asked for after a database refused one.
+
+    Another attempt may have asked meanwhile, or may be asking: its answer counts, unless the
+    question is older than the refusal and brings the same password.
+    """
+    refused_at = time.monotonic()
+    newer = waiting.refresh(rotating, refused)
+    if newer == refused and newer.asked_at < refused_at:
+        newer = waiting.refresh(rotating, newer)
+    return newer
 
 
 def _drop_frames(error: BaseException) -> None:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Dialect, Engine, ExceptionContext
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
+    from sessionfactory.drivers.sqlalchemy_private import Connect
     from sessionfactory.pool.ledger import Hold, Ledger
 
 
@@ -81,15 +82,13 @@ def tell(forked: Forked) -> None:
 
 
 def guard(engine: Engine, file: Path | None) -> None:
-    """Have an engine say what a fork has to do with its errors, and be forked at no bad moment.
+    """Make an engine report what a fork did to its connections, and refuse a file that was in use.
 
     Args:
         engine: the engine.
         file: the file of a SQLite database.
     """
     event.listen(engine, "handle_error", _explain, retval=True)
-    if families.of_dialect(engine.dialect).has_server:
-        _open_between_forks(engine.dialect)
     if file is not None:
         path = file.resolve()
 
@@ -145,8 +144,10 @@ def _explain(context: ExceptionContext) -> SessionFactoryError | None:
     return stand_in.refusal
 
 
-def _open_between_forks(dialect: Dialect) -> None:
-    connect = dialect.connect
+def between_forks(dialect: Dialect, connect: Connect) -> Connect:
+    """Return a way to connect that no fork interrupts: see above."""
+    if not families.of_dialect(dialect).has_server:
+        return connect
 
     def connect_between(*arguments: Any, **keywords: Any) -> DBAPIConnection:
         attempt = object()
@@ -157,7 +158,7 @@ def _open_between_forks(dialect: Dialect) -> None:
         finally:
             _opening.pop(attempt, None)  # a forked child may have forgotten it
 
-    sqlalchemy_private.connect_through(dialect, connect_between)
+    return connect_between
 
 
 def _others_open() -> bool:

@@ -13,18 +13,26 @@ from sessionfactory.config.values import as_table
 from sessionfactory.drivers import (
     connections,
     dialects,
-    failed_transactions,
     families,
     sqlalchemy_private,
     tls,
 )
 from sessionfactory.drivers.psycopg_pipeline import installation
-from sessionfactory.engine import credentials, failover, forks, pgbouncer, sqlite, timeouts, views
+from sessionfactory.engine import (
+    connect,
+    credentials,
+    dialect_hooks,
+    failover,
+    forks,
+    sqlite,
+    timeouts,
+    views,
+)
 from sessionfactory.engine.drain import CutHold, cut_own, dispose, drain, strike_out
 from sessionfactory.engine.options import TransactionOptions
 from sessionfactory.engine.ping import Pinger
 from sessionfactory.errors import ClosedError, Fault, SettingsError
-from sessionfactory.pool import leak_warnings, session_reset, shielded
+from sessionfactory.pool import leak_warnings, session_reset
 from sessionfactory.pool.ledger import Ledger
 from sessionfactory.pool.liveness import Liveness
 from sessionfactory.pool.loop_bound import LoopBound
@@ -226,11 +234,8 @@ class ManagedEngine:
         if isinstance(engine.pool, LoopBound) and not self.ledger.in_memory:
             engine.pool.replace = self._replace
         self.ledger.keep(engine.pool)
-        dialects.connect_as_known(engine)
-        dialects.close_quietly(engine)
-        installation.install(engine, self.settings)
-        credentials.hand_over(engine, self.settings, self._waiting)
-        pgbouncer.recognise(engine, self.settings, self._waiting)
+        connect.compose(engine, self.settings, self._waiting)
+        dialect_hooks.install(engine.dialect)
         event.listen(engine, "handle_error", unwrap, retval=True)
         forks.guard(engine, self._file)
         failover.leave_read_only_servers(engine)
@@ -245,9 +250,6 @@ class ManagedEngine:
                 engine, self.ledger, self.settings.pool.hold_warning
             )
             self._renewals.append(renew)
-        failed_transactions.refuse_commits(engine.dialect)
-        if self.is_async:
-            shielded.watch(engine)
         self.ledger.keep_opened(engine.pool)
         return engine
 

@@ -12,49 +12,50 @@ from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from sessionfactory.drivers import connections, families, known, sqlalchemy_private
+from sessionfactory.drivers import connections, families, known
 from sessionfactory.errors import Fault, SettingsError
 from sessionfactory.pool.waiting import TookLongerError
 from sessionfactory.pool_errors import ConnectTimeoutError
 
 if TYPE_CHECKING:
-    from sqlalchemy import Dialect, Engine
+    from sqlalchemy import Dialect
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
     from sessionfactory.config.settings import DatabaseSettings
+    from sessionfactory.drivers.sqlalchemy_private import Connect
     from sessionfactory.pool.waiting import Waiting
 
 
-def recognise(engine: Engine, settings: DatabaseSettings, waiting: Waiting) -> None:
-    """Have an engine look for a pooler whenever it connects, until it found one.
+def recognising(
+    dialect: Dialect, settings: DatabaseSettings, waiting: Waiting, connect: Connect
+) -> Connect:
+    """Return a way to connect that looks for a pooler, until it has found one.
 
-    That takes a round trip for each connection, and ``connect_timeout`` at most. One connection is
-    opened anew: the first that is found to lead to a pooler. What the user said about prepared
-    statements himself, wins.
+    The look takes a round trip for each connection, and ``connect_timeout`` at most. The first
+    connection that leads to a pooler is closed and opened again with other arguments. What the user
+    wrote about prepared statements wins.
 
     Connecting raises ``SettingsError`` behind a pooler if ``pool.reset`` is ``"state"``.
     """
-    dialect = engine.dialect
     safely = known.named(dialect.driver).prepares_nothing
     refused = settings.pool.reset == "state"
     if not families.of_dialect(dialect).speaks_postgresql or not (safely or refused):
-        return
-    opened = dialect.connect
+        return connect
     is_found = False
 
-    def connect(*arguments: object, **keywords: object) -> DBAPIConnection:
+    def connect_safely(*arguments: object, **keywords: object) -> DBAPIConnection:
         nonlocal is_found
         if not is_found:  # another thread may find it while this one connects
-            connection = opened(*arguments, **keywords)
+            connection = connect(*arguments, **keywords)
             if _is_direct(dialect, connection, settings.connect_timeout, waiting):
                 return connection
             dialect.do_close(connection)
             if refused:
                 raise SettingsError([Fault("pool.reset", _WHY)])
             is_found = True
-        return opened(*arguments, **{**safely, **keywords})
+        return connect(*arguments, **{**safely, **keywords})
 
-    sqlalchemy_private.connect_through(dialect, connect)
+    return connect_safely
 
 
 _WHY: Final = (

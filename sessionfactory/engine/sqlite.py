@@ -17,7 +17,6 @@ from sqlalchemy import event
 from sqlalchemy.util.concurrency import await_only
 
 from sessionfactory.config.values import milliseconds
-from sessionfactory.drivers import connections
 from sessionfactory.drivers.sqlalchemy_private import listen_once
 from sessionfactory.errors import Fault, SettingsError
 from sessionfactory.status import Health
@@ -88,8 +87,6 @@ def prepare(engine: Engine, settings: SqliteSettings, name: str) -> None:
             connection.close()
             raise
 
-    if engine.dialect.is_async:
-        _spare_rollbacks(engine.dialect)
     engine.dialect = _beginning(engine.dialect, settings.begin)
 
 
@@ -123,17 +120,6 @@ def _run(connection: DBAPIConnection | sqlite3.Connection, *statements: str) -> 
         for statement in statements:
             cursor.execute(statement)
         cursor.close()
-
-
-def _spare_rollbacks(dialect: Dialect) -> None:
-    """Have aiosqlite's thread not asked to roll back what is not there, as after each COMMIT."""
-    rollback = dialect.do_rollback
-
-    def do_rollback(connection: PoolProxiedConnection) -> None:
-        if connections.is_in_transaction(connection.dbapi_connection):
-            rollback(connection)
-
-    vars(dialect).update(do_rollback=do_rollback)
 
 
 def _beginning(dialect: Dialect, how: str, *before: str) -> Dialect:

@@ -17,19 +17,22 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.util.concurrency import await_only, greenlet_spawn, in_greenlet
 
-from sessionfactory.drivers import connections, known, sqlalchemy_private
+from sessionfactory.drivers import connections, sqlalchemy_private
 from sessionfactory.errors import CommitUncertainError, SessionFactoryError, note_outcome
 from sessionfactory.pool.owners import current_task
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from sqlalchemy import Dialect, Engine
+    from sqlalchemy import Dialect
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.orm import Session
     from sqlalchemy.pool import PoolProxiedConnection
 
+    from sessionfactory.drivers.sqlalchemy_private import Connect
+
     Work = Callable[[], Awaitable[object]]
+    Ends = Callable[[PoolProxiedConnection], None]
 
 GRACE: Final = 5.0
 """Seconds that the end of a cancelled transaction may take: a server that answers at all, even one
@@ -105,20 +108,8 @@ def about_to_commit() -> None:
     cast("Ending", current_task()).sent = True
 
 
-def watch(engine: Engine) -> None:
-    """Have an async engine's transactions and connections end as this module promises."""
-    # Listeners to "commit" would do, too, but have every connection of the engine look for
-    # listeners at every statement.
-    _finish_transactions(engine.dialect)
-    if engine.dialect.has_terminate:  # otherwise it is done without waiting
-        _finish_closing(engine.dialect)
-    if known.named(engine.dialect.driver).opens_in_thread:
-        _finish_opening(engine.dialect)
-
-
-def _finish_transactions(dialect: Dialect) -> None:
-    """Have endings know when their COMMIT is sent, and wait for the answer."""
-    commit, rollback = dialect.do_commit, dialect.do_rollback
+def committing(commit: Ends) -> Ends:
+    """Return a COMMIT that an ending knows of, and waits for."""
 
     def do_commit(connection: PoolProxiedConnection) -> None:
         ending = current_task()
@@ -129,6 +120,12 @@ def _finish_transactions(dialect: Dialect) -> None:
         else:
             commit(connection)
 
+    return do_commit
+
+
+def rolling_back(rollback: Ends) -> Ends:
+    """Return a ROLLBACK that an ending waits for."""
+
     def do_rollback(connection: PoolProxiedConnection) -> None:
         ending = current_task()
         if isinstance(ending, Ending):
@@ -136,16 +133,15 @@ def _finish_transactions(dialect: Dialect) -> None:
         else:
             rollback(connection)
 
-    vars(dialect).update(do_commit=do_commit, do_rollback=do_rollback)
+    return do_rollback
 
 
-def _finish_closing(dialect: Dialect) -> None:
-    """Have the connection of a cancelled statement closed to the end, whatever is cancelled next.
+def terminating(terminate: Callable[[DBAPIConnection], None]) -> Callable[[DBAPIConnection], None]:
+    """Return a way to close the connection of a cancelled statement to the end.
 
-    SQLAlchemy closes it by force then, in the midst of closing it by the rules; with aiosqlite,
-    that leaves a task which waits for ever.
+    SQLAlchemy closes it by force when it is cancelled in the midst of closing it in order; with
+    aiosqlite, that leaves a task which waits for ever.
     """
-    terminate = dialect.do_terminate
 
     def do_terminate(connection: DBAPIConnection) -> None:
         if in_greenlet():
@@ -153,15 +149,15 @@ def _finish_closing(dialect: Dialect) -> None:
         else:
             terminate(connection)  # for the garbage collector, which waits for nothing
 
-    vars(dialect).update(do_terminate=do_terminate)
+    return do_terminate
 
 
-def _finish_opening(dialect: Dialect) -> None:
-    """Have connections of aiosqlite opened to the end, and closed if nobody wants them any more.
+def opening_to_the_end(dialect: Dialect, connect: Connect) -> Connect:
+    """Return a way to connect that is not cancelled, and closes what is not wanted any more.
 
-    Its thread opens them in any case, and then tells the event loop, which may be closed by then.
+    The thread of aiosqlite opens a connection in any case, and then reports to the event loop,
+    which may be closed by then.
     """
-    connect = dialect.connect
 
     def connect_to_the_end(*arguments: Any, **keywords: Any) -> DBAPIConnection:
         made: list[DBAPIConnection] = []
@@ -174,7 +170,7 @@ def _finish_opening(dialect: Dialect) -> None:
             raise
         return made[0]
 
-    sqlalchemy_private.connect_through(dialect, connect_to_the_end)
+    return connect_to_the_end
 
 
 async def finish(work: Work, session: Session | None = None, *, commits: bool = False) -> None:

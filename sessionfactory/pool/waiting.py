@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
     from concurrent.futures import Future
 
-    from sessionfactory.config.rotating_secret import RotatingSecret
+    from sessionfactory.config.rotating_secret import Answer, RotatingSecret
     from sessionfactory.pool.ledger import Ledger
     from sessionfactory.pool.wait_queue import Waiter
 
@@ -74,8 +74,8 @@ class Waiting(Protocol):
         """
         ...
 
-    def refresh(self, secret: RotatingSecret) -> None:
-        """Ask for a secret, which may take its time."""
+    def refresh(self, secret: RotatingSecret, seen: Answer | None) -> Answer:
+        """Return an answer of a secret's function newer than one that was seen."""
         ...
 
 
@@ -133,9 +133,9 @@ class Threads:
                 timer.join()  # it is in the midst of the call
                 raise TookLongerError(f"it took longer than {timeout:g} s")
 
-    def refresh(self, secret: RotatingSecret) -> None:
-        """Ask in this thread."""
-        secret.refresh()
+    def refresh(self, secret: RotatingSecret, seen: Answer | None) -> Answer:
+        """Call the function in this thread."""
+        return secret.refresh(seen)
 
 
 class Tasks:
@@ -183,10 +183,9 @@ class Tasks:
             if block.leave():
                 raise TookLongerError(f"it took longer than {timeout:g} s")
 
-    def refresh(self, secret: RotatingSecret) -> None:
-        """Await a coroutine function's answer; have another thread wait for a function's."""
-        asking = secret.refresh_async() if secret.is_async else asyncio.to_thread(secret.refresh)
-        await_only(asking)
+    def refresh(self, secret: RotatingSecret, seen: Answer | None) -> Answer:
+        """Await a coroutine function; call a plain function in a thread."""
+        return await_only(secret.refresh_async(seen))
 
     def _task(self, call: Callable[[], None], name: str) -> asyncio.Task[None]:
         task = asyncio.create_task(greenlet_spawn(call), name=name)

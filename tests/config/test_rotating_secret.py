@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, cast
 
 import psycopg
@@ -116,6 +119,88 @@ def test_async_half(driver: str, role: Role) -> None:
                         assert await session.scalar(text("SELECT current_user")) == "rotating"
 
     asyncio.run(use())
+
+
+def test_attempts_at_once_share_one_call(role: Role) -> None:
+    """Threads that connect at the same time wait for one call of the function, not for one each."""
+    url, change = role
+    change("same")
+    asked: list[None] = []
+    everybody = threading.Barrier(6)
+
+    def slow() -> str:
+        asked.append(None)
+        time.sleep(0.2)
+        return "same"
+
+    settings = DatabaseSettings(url, password=slow, pool=NO_POOL)
+    with SqlAlchemySessionFactory(settings) as factory, ThreadPoolExecutor(6) as threads:
+
+        def connect(_: int) -> object:
+            everybody.wait(10)
+            return ask(factory)
+
+        assert [*threads.map(connect, range(6))] == ["rotating"] * 6
+    assert len(asked) == 1
+
+
+def test_every_attempt_survives_a_new_password(role: Role) -> None:
+    """A password that changes fails none of the threads that used the old one at the same time."""
+    url, change = role
+    change("old")
+    current = "old"
+    everybody = threading.Barrier(6)
+    settings = DatabaseSettings(url, password=lambda: current, pool=NO_POOL)
+    with SqlAlchemySessionFactory(settings) as factory, ThreadPoolExecutor(6) as threads:
+        ask(factory)
+        change("new")
+        current = "new"
+
+        def connect(_: int) -> object:
+            everybody.wait(10)
+            return ask(factory)
+
+        assert [*threads.map(connect, range(6))] == ["rotating"] * 6
+
+
+@pytest.mark.parametrize("is_plain", [True, False])
+def test_tasks_share_one_call_and_survive_a_new_password(is_plain: bool, role: Role) -> None:
+    """Async twin of the two tests above, with a coroutine function and with a plain one."""
+    url, change = role
+    change("old")
+    current = "old"
+    asked: list[str] = []
+
+    def plain() -> str:
+        asked.append(current)
+        time.sleep(0.2)
+        return current
+
+    async def token() -> str:
+        asked.append(current)
+        await asyncio.sleep(0.2)
+        return current
+
+    async def use() -> None:
+        nonlocal current
+        settings = DatabaseSettings(url, password=plain if is_plain else token, pool=NO_POOL)
+        async with AsyncSqlAlchemySessionFactory(settings) as factory:
+
+            async def connect() -> object:
+                async with factory() as session:
+                    return await session.scalar(text("SELECT current_user"))
+
+            for current in ("old", "new"):
+                change(current)
+                async with asyncio.TaskGroup() as tasks:
+                    connecting = [tasks.create_task(connect()) for _ in range(6)]
+                assert [task.result() for task in connecting] == ["rotating"] * 6
+
+    asyncio.run(use())
+    assert asked[0] == "old"
+    assert asked.count("old") == 1
+    # An attempt that was refused while another one asked may take that answer for too old.
+    assert 1 <= asked.count("new") <= 6
 
 
 def test_answers_are_cached_for_the_stated_time(role: Role) -> None:

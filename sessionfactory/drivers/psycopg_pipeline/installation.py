@@ -6,14 +6,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from sessionfactory.config.values import as_table
-from sessionfactory.drivers import sqlalchemy_private
 from sessionfactory.errors import Fault, SettingsError
 
 if TYPE_CHECKING:
-    from sqlalchemy import URL, Engine
+    from sqlalchemy import URL, Dialect
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
     from sessionfactory.config.settings import DatabaseSettings
+    from sessionfactory.drivers.sqlalchemy_private import Connect
 
 _THEIRS: Final = ("cursor_factory", "async_creator_fn")
 """Arguments of ``connect`` that would put others in the place of our cursors and connections."""
@@ -61,22 +61,20 @@ def _problem_with_psycopg() -> str | None:
 _AHEAD: Final = "sessionfactory.drivers.psycopg_pipeline.connection_base"
 
 
-def install(engine: Engine, settings: DatabaseSettings) -> None:
-    """Have an engine on psycopg need few round trips, if its settings say so."""
+def pipelining(dialect: Dialect, settings: DatabaseSettings, connect: Connect) -> Connect:
+    """Return a way to connect that makes pipelined connections, if the settings ask for them."""
     if not settings.pipeline:
-        return
+        return connect
     from sessionfactory.drivers.psycopg_pipeline.connections import (  # noqa: PLC0415 - psycopg may not be installed
         AsyncPipelinedConnection,
         PipelinedConnection,
     )
 
-    opened = engine.dialect.connect
-
-    def connect(*arguments: Any, **keywords: Any) -> DBAPIConnection:
-        if engine.dialect.is_async:
+    def connect_pipelined(*arguments: Any, **keywords: Any) -> DBAPIConnection:
+        if dialect.is_async:
             keywords["async_creator_fn"] = AsyncPipelinedConnection.connect
-            return opened(*arguments, **keywords)
+            return connect(*arguments, **keywords)
         connection: Any = PipelinedConnection.connect(*arguments, **keywords)
         return connection  # type: ignore[no-any-return]
 
-    sqlalchemy_private.connect_through(engine.dialect, connect)
+    return connect_pipelined

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
 from sqlalchemy import event
@@ -16,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from sessionfactory.drivers import sqlalchemy_private
 from sessionfactory.drivers.error_codes import is_answer, kind_of
+from sessionfactory.engine import dialect_hooks
 from sessionfactory.errors import CommitUncertainError
 from sessionfactory.pool.waiting import pause
 from sessionfactory.transactions.verification import marker, postgres_status
@@ -23,15 +25,12 @@ from sessionfactory.transactions.verification import marker, postgres_status
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
     from sqlalchemy.orm import Session, SessionTransaction
-    from sqlalchemy.pool import PoolProxiedConnection
 
-    from sessionfactory.drivers.sqlalchemy_private import Commit
     from sessionfactory.transactions.verification.question import Outcome, Question
 
 Verification: TypeAlias = Literal["off", "status", "marker"]
 VERIFICATIONS: Final[tuple[str, ...]] = get_args(Verification)
 
-_WATCH: Final = "sessionfactory_watch"
 _PATIENCE: Final = 5.0
 """Seconds for which is asked at least: the server may have to come up again."""
 _PAUSES: Final = (0.005, 0.5)
@@ -74,8 +73,8 @@ class Watch:
 
     def _before_commit(self, connection: Connection) -> None:
         self._connections[connection] = self._prepare(connection)
-        sqlalchemy_private.commit_through(connection.dialect, _WATCH, _settling)
-        connection.info[_WATCH] = self, connection
+        dialect_hooks.record_commits(connection.dialect)
+        dialect_hooks.settle_next_commit(connection.connection, partial(self.settle, connection))
 
     def settle(self, connection: Connection, error: Exception) -> None:
         """Find out what became of a COMMIT that ended in an error; return if it has happened.
@@ -85,7 +84,7 @@ class Watch:
             CommitUncertainError: nobody knows.
         """
         question = self._connections[connection]
-        if not self._open or question is None:
+        if not self._open or question is None or is_answer(error):
             raise error
         engine, dialect = connection.engine, connection.dialect
         connection.invalidate(error)  # first, for its place in the pool may be the only one
@@ -106,25 +105,6 @@ class Watch:
         if outcome == "rolled back":
             self.rolled_back = True
             raise told from error
-
-
-def _settling(commit: Commit) -> Commit:
-    """Return a way to COMMIT that finds out what happened if the answer is lost."""
-
-    def do_commit(proxied: PoolProxiedConnection) -> None:
-        watched = proxied.info.pop(_WATCH, None)
-        if watched is None:
-            commit(proxied)
-            return
-        try:
-            commit(proxied)
-        except Exception as error:
-            if is_answer(error):
-                raise
-            watch, connection = watched
-            watch.settle(connection, error)
-
-    return do_commit
 
 
 def _ask(question: Question, engine: Engine, deadline: float) -> tuple[Outcome, str]:

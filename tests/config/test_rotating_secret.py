@@ -163,8 +163,8 @@ def test_every_attempt_survives_a_new_password(role: Role) -> None:
         assert [*threads.map(connect, range(6))] == ["rotating"] * 6
 
 
-@pytest.mark.parametrize("is_plain", [True, False])
-def test_tasks_share_one_call_and_survive_a_new_password(is_plain: bool, role: Role) -> None:
+@pytest.mark.parametrize("kind", ["plain", "coroutine"])
+def test_tasks_share_one_call_and_survive_a_new_password(kind: str, role: Role) -> None:
     """Async twin of the two tests above, with a coroutine function and with a plain one."""
     url, change = role
     change("old")
@@ -183,7 +183,7 @@ def test_tasks_share_one_call_and_survive_a_new_password(is_plain: bool, role: R
 
     async def use() -> None:
         nonlocal current
-        settings = DatabaseSettings(url, password=plain if is_plain else token, pool=NO_POOL)
+        settings = DatabaseSettings(url, password=plain if kind == "plain" else token, pool=NO_POOL)
         async with AsyncSqlAlchemySessionFactory(settings) as factory:
 
             async def connect() -> object:

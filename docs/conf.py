@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 
@@ -10,6 +11,8 @@ sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 import inventories  # beside this file, in _ext
 
 import sessionfactory
+
+logging.getLogger("alembic").setLevel(logging.WARNING)  # it logs what it imports
 
 project = "sessionfactory"
 author = "the authors of sessionfactory"
@@ -48,9 +51,12 @@ intersphinx_mapping = inventories.build(Path(__file__).parent)
 nitpick_ignore_regex = [
     # Type variables.
     ("py:.*", r"(.*\.)?_?[A-Z](_co)?"),
+    # Types of the frameworks, which have sites of their own.
+    ("py:.*", r"(starlette|fastapi|flask|litestar|dishka|svcs)\..*"),
+    ("py:.*", r"App|Blueprint|Flask|HTTPConnection|Provider|Request|Route|Starlette|State"),
     # Types of signatures that are private, or too small for a page of their own.
     (
         "py:.*",
-        r"(.*\.)?(_\w+|\w+Base|Count|Make|PoolOptions|Setting|ThrowawayServer|TimelyPool|Trigger)",
+        r"(.*\.)?(_\w+|(Any|Sync|Async)Registry|\w+Base|Count|Make|PoolOptions|Setting|ThrowawayServer|TimelyPool|Trigger)",
     ),
 ]

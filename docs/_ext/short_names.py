@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sphinx.environment import BuildEnvironment
 
 
-_OF_A_ROOM = re.compile(r"sessionfactory\.(?!testing\.[A-Z]|ext\.)\w+\.")
+_OF_A_ROOM = re.compile(r"sessionfactory\.(?!testing\.[A-Z]|ext\.alembic)\w+\.")
 
 
 def resolve(

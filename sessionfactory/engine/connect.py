@@ -8,6 +8,7 @@ So the method is wrapped, once. From the driver outwards:
 2. what the driver needs: a URL's query keys take the names that it knows (asyncpg's ``sslmode``),
    the attempt gets a time limit where the driver has none;
 3. psycopg's pipelined connections take the place of its plain ones, where the settings ask for it;
+   a connection without the encryption that ``tls`` promises is refused;
 4. the secrets of the settings join the arguments; a refused password that rotates is asked for
    again. What is further out sees no secret;
 5. a pooler in transaction mode is recognised, and the connection opened without prepared
@@ -25,7 +26,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sessionfactory.drivers import dialects, known
+from sessionfactory.drivers import dialects, known, tls
 from sessionfactory.drivers.psycopg_pipeline import installation
 from sessionfactory.engine import credentials, forks, pgbouncer
 from sessionfactory.pool import shielded
@@ -42,6 +43,7 @@ def compose(engine: Engine, settings: DatabaseSettings, waiting: Waiting) -> Non
     dialect = engine.dialect
     connect = dialects.connecting_as_known(dialect, dialect.connect)
     connect = installation.pipelining(dialect, settings, connect)
+    connect = tls.refusing_plaintext(dialect, settings, connect)
     connect = credentials.giving_secrets(dialect, engine.url, settings, waiting, connect)
     connect = pgbouncer.recognising(dialect, settings, waiting, connect)
     connect = forks.between_forks(dialect, connect)

@@ -279,7 +279,7 @@ def _engine_options(settings: DatabaseSettings, url: URL, *, is_async: bool) -> 
     theirs = given.pop("connect_args", None)
     table = {str(name): value for name, value in (as_table(theirs) or {}).items()}
     limits = timeouts.connect_arguments(settings, url, table)
-    arguments = tls.connect_arguments(settings, url)
+    arguments = tls.connect_arguments(settings, url, table)
     on_sqlite = families.of_url(url).is_sqlite
     if on_sqlite and not is_async:  # aiosqlite has a thread for each connection
         arguments["check_same_thread"] = False  # the pool hands a connection to one at a time

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from sqlalchemy import URL
 
 
+_AUTHORITIES: Final = frozenset({"sslrootcert", "ssl_ca"})
+_TAKEN_OUT: Final = _AUTHORITIES | {"connect_timeout"}
+"""Query keys that never reach pg8000."""
+
+
 def codes(error: BaseException) -> list[Code]:
     """Return the SQLSTATE of an error, whose argument is the server's message by its fields."""
     told: object = error.args[0] if error.args else None
@@ -23,12 +28,14 @@ def codes(error: BaseException) -> list[Code]:
 def query_keys(_url: URL, dbapi: Any) -> frozenset[str]:
     """Return the arguments of ``connect``, less those that no URL can give."""
     known = inspect.signature(dbapi.connect).parameters
-    return frozenset(known) - {"ssl_context", "sock", "startup_params"} | {"connect_timeout"}
+    return frozenset(known) - {"ssl_context", "sock", "startup_params"} | _TAKEN_OUT
 
 
 def connect(opened: Connect, arguments: Arguments, keywords: Keywords) -> Any:
     """Open a connection; its ``timeout`` would go on to limit each wait for an answer."""
     given = dict(keywords)
+    for name in _AUTHORITIES:
+        given.pop(name, None)  # they are in the context
     limit = given.pop("connect_timeout", given.pop("timeout", None))
     if limit is None:
         return opened(*arguments, **given)

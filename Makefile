@@ -7,15 +7,18 @@ MIN := .venv-min
 BENCH := .venv-bench
 WORKERS ?= 2
 PYTEST := -m pytest -n $(WORKERS)
-.PHONY: help install demo fmt lint type test soak cov min matrix mariadb pgbouncer wheel-check docs bench check clean
+PIP := -m pip --quiet --disable-pip-version-check
+NEW_PIP := $(PIP) install --upgrade 'pip>=25.1'  # the first that knows --group
+.PHONY: help install demo fmt lint type servers test soak cov min matrix mariadb pgbouncer \
+  wheel-check docs bench check clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sort | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'  # knows groups
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' --group integrations
+	$(BIN)/python $(NEW_PIP)
+	$(BIN)/python $(PIP) install -e . --group dev --group integrations
 	touch $@
 
 install: $(INSTALLED)  ## make the virtual environment
@@ -36,13 +39,25 @@ type: install  ## check types with mypy and pyright
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pyright
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pyright --verifytypes sessionfactory --ignoreexternal
 
-test: install  ## run the tests
+# The servers of Debian's packages; a machine that cannot fetch them skips their tests, in one line.
+# FETCH=no forbids it, and leaves out those that were fetched before.
+ifeq ($(FETCH),no)
+export SESSIONFACTORY_FETCHED = no
+servers:
+else
+servers:
+	@$(MAKE) --no-print-directory mariadb pgbouncer || echo "Some servers cannot be fetched here."
+endif
+
+test: install servers  ## run the tests; FETCH=no: without fetching MariaDB and PgBouncer
 	$(BIN)/python $(PYTEST)
 
-soak: install  ## run the tests that take long
-	$(BIN)/python $(PYTEST) --dist worksteal tests/soak
+soak: install servers  ## run the tests that take long, and generated ones with a random seed
+	$(BIN)/python $(PYTEST) --timeout 3600 --dist worksteal tests/soak
+	seed=$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ') && SESSIONFACTORY_RANDOM=1 \
+	  $(BIN)/python $(PYTEST) --timeout 3600 --hypothesis-seed=$$seed $$(grep -rl '^from hypothesis' tests/*/)
 
-cov: install  ## run the tests and require full branch coverage
+cov: install servers  ## run the tests and require full branch coverage
 	rm -f .coverage .coverage.*
 	$(BIN)/coverage run $(PYTEST)
 	$(BIN)/coverage combine --quiet
@@ -50,13 +65,14 @@ cov: install  ## run the tests and require full branch coverage
 
 $(MIN)/installed: pyproject.toml tests/constraints-min.txt
 	$(PYTHON) -m venv $(MIN)
-	$(MIN)/bin/python -m pip install --quiet --disable-pip-version-check -c tests/constraints-min.txt -e '.[dev]'
+	$(MIN)/bin/python $(NEW_PIP)
+	$(MIN)/bin/python $(PIP) install -c tests/constraints-min.txt -e . --group dev
 	touch $@
 
-min: $(MIN)/installed  ## test and type-check with the oldest allowed dependencies
-	$(MIN)/bin/python $(PYTEST) -q
+min: $(MIN)/installed  ## type-check and test with the oldest allowed dependencies
 	$(MIN)/bin/mypy tests/typing --cache-dir $(MIN)/.mypy_cache
 	PATH="$(CURDIR)/$(MIN)/bin:$$PATH" $(MIN)/bin/pyright tests/typing
+	$(MIN)/bin/python $(PYTEST) -q
 
 matrix:  ## test with every Python >= 3.11 that is found
 	@for version in 3.11 3.12 3.13 3.14; do \
@@ -67,7 +83,7 @@ wheel-check: install  ## build the wheel, and use it in an empty directory
 	rm -rf dist .venv-wheel
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist
 	$(PYTHON) -m venv .venv-wheel
-	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
+	.venv-wheel/bin/python $(PIP) install dist/*.whl
 	.venv-wheel/bin/python tests/wheel_check.py
 
 mariadb:  ## fetch MariaDB and Galera into .mariadb, without installing anything
@@ -78,7 +94,7 @@ pgbouncer:  ## fetch PgBouncer into .pgbouncer, without installing anything
 	tests/fetch-packages.sh PgBouncer .pgbouncer pgbouncer pgbouncer
 
 $(VENV)/docs-installed: $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group docs
+	$(BIN)/python $(PIP) install --group docs
 	touch $@
 
 docs: $(VENV)/docs-installed  ## build the documentation into docs/_build/html, without the network
@@ -86,14 +102,17 @@ docs: $(VENV)/docs-installed  ## build the documentation into docs/_build/html, 
 
 $(BENCH)/installed: pyproject.toml
 	$(PYTHON) -m venv $(BENCH)
-	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	$(BENCH)/bin/python $(NEW_PIP)
+	$(BENCH)/bin/python $(PIP) install -e . --group bench
 	touch $@
 
 bench: $(BENCH)/installed  ## measure against what a user would pick instead, and write it down
 	$(BENCH)/bin/python -m benchmarks --write
 
-check: mariadb pgbouncer lint type docs wheel-check min cov  ## all that CI runs
-	@$(MAKE) --no-print-directory test
+# The suite runs with all servers and coverage, and then with the oldest packages and without those
+# servers that are fetched.
+check: lint type docs wheel-check cov  ## all that CI runs
+	@$(MAKE) --no-print-directory min FETCH=no
 
 clean:  ## remove everything that was made
 	rm -rf $(VENV) .venv-* .mariadb .pgbouncer dist .coverage* htmlcov .mypy_cache .ruff_cache .pytest_cache

@@ -1,12 +1,15 @@
-"""Fixtures that more than one test file uses."""
+"""Fixtures that more than one test file uses, and what holds for every test."""
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import TYPE_CHECKING, Final
 
 import pytest
+from hypothesis import settings
 
 from sessionfactory import DatabaseSettings, SqlAlchemySessionFactory
 from sessionfactory.testing import MariaDBServer, PostgresServer
@@ -18,10 +21,50 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+REPEATABLE: Final = "repeatable"
+RANDOM: Final = "random"
+LOCK_TIMEOUT: Final = 10
+"""Seconds that a statement of a test waits for a lock, so that none waits for its own for ever."""
+SERVERS: Final = frozenset(
+    {"postgres_server", "own_postgres", "mariadb_server", "server", "place", "proxy", "urls"}
+)
+"""Fixtures of tests whose connections cross a network."""
+
+
 def pytest_configure() -> None:
-    """Hear SIGINT, which a shell has the programs ignore that it runs in the background."""
+    """Make generated tests repeatable, and SIGINT heard where a shell has switched it off."""
+    settings.register_profile(REPEATABLE, derandomize=True, deadline=None)
+    settings.register_profile(RANDOM, deadline=None, print_blob=True)
+    settings.load_profile(RANDOM if os.environ.get("SESSIONFACTORY_RANDOM") else REPEATABLE)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is there before the first test out of later garbage collections."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show in one line how many tests were skipped, and why."""
+    skipped: list[pytest.TestReport] = terminalreporter.stats.get("skipped", [])
+    reasons = Counter(
+        report.longrepr[2].removeprefix("Skipped: ").partition(":")[0]
+        for report in skipped
+        if isinstance(report.longrepr, tuple)
+    )
+    if reasons:
+        shown = "; ".join(f"{count} ({reason})" for reason, count in reasons.most_common())
+        terminalreporter.write_line(f"Skipped: {shown}")
+
+
+@pytest.fixture(autouse=True)
+def _own_leaks(request: pytest.FixtureRequest) -> Generator[None]:
+    """Collect garbage after a test with a server, so that a leak is reported by its own test."""
+    yield
+    if not SERVERS.isdisjoint(request.fixturenames):
+        gc.collect()
 
 
 @pytest.fixture(autouse=True)
@@ -50,14 +93,16 @@ def factory(url: str) -> Generator[SqlAlchemySessionFactory]:
 @pytest.fixture(scope="session")
 def postgres_server() -> Generator[PostgresServer]:
     """A PostgreSQL for all tests of a session that leave it running and clean."""
-    with running_or_skipped(PostgresServer()) as server:
+    limits = {"lock_timeout": f"{LOCK_TIMEOUT}s"}
+    with running_or_skipped(PostgresServer(settings=limits)) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def own_postgres() -> Generator[PostgresServer]:
     """A PostgreSQL for tests that stop and kill it; each brings it up again."""
-    with running_or_skipped(PostgresServer(settings={"max_connections": 42})) as server:
+    server = PostgresServer(settings={"max_connections": 42, "lock_timeout": f"{LOCK_TIMEOUT}s"})
+    with running_or_skipped(server):
         server.execute("CREATE TABLE kept (value text)")
         server.execute("CREATE TABLE item (id int)")
         yield server
@@ -66,7 +111,8 @@ def own_postgres() -> Generator[PostgresServer]:
 @pytest.fixture(scope="session")
 def mariadb_server() -> Generator[MariaDBServer]:
     """A MariaDB for all tests of a session that leave it running and clean."""
-    with running_or_skipped(MariaDBServer()) as server:
+    limits = {"innodb_lock_wait_timeout": LOCK_TIMEOUT, "lock_wait_timeout": LOCK_TIMEOUT}
+    with running_or_skipped(MariaDBServer(settings=limits)) as server:
         yield server
 
 

@@ -48,8 +48,6 @@ def requirements() -> dict[str, list[Requirement]]:
     """Return what users install, by extra."""
     extras: dict[str, list[str]] = PROJECT["optional-dependencies"]
     groups = {RUNTIME: PROJECT["dependencies"], **extras}
-    for group in ("bench", "dev"):  # for those who work on this package
-        del groups[group]
     return {extra: [Requirement(text) for text in texts] for extra, texts in groups.items()}
 
 

@@ -7,7 +7,6 @@ places.
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 import warnings
 from pathlib import Path
@@ -69,7 +68,6 @@ KINDS = ["", ".", ":", "a.b", "no_such_module:x", "..x", "math:pi", "math:", "x\
 profile = settings(
     max_examples=120,
     deadline=None,
-    derandomize="CI" in os.environ,
     suppress_health_check=[HealthCheck.too_slow],
 )
 

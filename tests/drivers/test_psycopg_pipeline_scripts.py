@@ -35,7 +35,9 @@ scripts = st.lists(st.sampled_from(list(OPERATIONS)), min_size=1, max_size=16)
 @pytest.fixture(scope="module")
 def urls() -> Generator[dict[bool, URL]]:
     """Two databases on a server that knows two phases: for the plain path, and the pipelined."""
-    with running_or_skipped(PostgresServer(settings={"max_prepared_transactions": 4})) as server:
+    # A script may wait for a lock of its own prepared transaction, which only this timeout ends.
+    limits: dict[str, str | int] = {"max_prepared_transactions": 4, "lock_timeout": "200ms"}
+    with running_or_skipped(PostgresServer(settings=limits)) as server:
         urls: dict[bool, URL] = {}
         for pipeline in (False, True):
             name = f"pipeline_{pipeline}".lower()

@@ -86,11 +86,11 @@ def test_by_number(driver: str, server: Server) -> None:
 
 @pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
 def test_behind_a_pooler(driver: str, postgres_server: PostgresServer) -> None:
-    """Behind a pooler, numbers are not the server's: then nobody is ended, least of all another."""
-    stranger = Stranger(postgres_server, driver)
+    """Behind a pooler, numbers are not the server's: no connection is ended then."""
     with running_or_skipped(PgBouncer(postgres_server)) as pooler:
+        stranger = Stranger(postgres_server, driver)
         end(pooler.url_for(driver), stranger.number)
-    assert stranger.lives()
+        assert stranger.lives()
 
 
 def test_behind_a_proxy(mariadb_server: MariaDBServer, monkeypatch: pytest.MonkeyPatch) -> None:

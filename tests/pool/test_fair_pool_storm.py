@@ -1,4 +1,8 @@
-"""Whatever happens to a fair pool, and when, its books balance. The long form is in ``soak``."""
+"""Whatever happens to a fair pool, and when, its counters balance. The long form is in ``soak``.
+
+What a storm meets depends on timing, so that nothing is asserted about it here: the storm itself
+asserts what holds in any order of events.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +15,13 @@ ACTIONS = 500
 
 @pytest.mark.parametrize("seed", range(2))
 def test_storm_of_threads(seed: int) -> None:
-    """Threads that time out, invalidate, drop, detach and dispose lose nothing."""
+    """Threads that time out, invalidate, drop, detach and dispose lose no connection."""
     storm = Storm(seed, ACTIONS)
     storm.in_threads()
-    assert {"TimeoutError", "ConnectionRefusedError", "dispose", "cycle"} <= set(storm.done)
+    assert storm.done.total() - storm.done["dispose"] == ACTIONS
 
 
 @pytest.mark.parametrize("seed", range(2))
 def test_storm_of_tasks(seed: int) -> None:
-    """Neither do tasks, which may be cancelled as well."""
-    storm = Storm(seed, ACTIONS)
-    storm.in_tasks()
-    assert {"TimeoutError", "ConnectionRefusedError", "dispose", "cancel"} <= set(storm.done)
+    """Tasks, which may be cancelled as well, lose no connection either."""
+    Storm(seed, ACTIONS).in_tasks()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from attrs import define
 from celery import Celery
-from celery.signals import worker_process_shutdown
+from celery.signals import worker_process_shutdown, worker_shutdown
 
 from examples.celery_worker.models import Base
 from examples.celery_worker.service import Orders
@@ -64,5 +64,6 @@ def make_program(environ: Mapping[str, str] = os.environ) -> Program:
     def close(**_: object) -> None:
         registry.close()
 
-    worker_process_shutdown.connect(close, weak=False)
+    worker_process_shutdown.connect(close, weak=False)  # prefork: each process
+    worker_shutdown.connect(close, weak=False)  # gevent, threads
     return Program(celery, registry, orders)

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from doctest import ELLIPSIS
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -61,6 +62,9 @@ class Page:
     def check(self) -> int:
         """Do with each block what is to be done; return how many there were."""
         document = self._sybil().parse(self.path)
+        # A module: libraries look up the one in which a function or class was defined.
+        module = sys.modules["page"] = ModuleType("page")
+        document.namespace = vars(module)
         examples = list(document.examples())
         for example in examples:
             example.evaluate()

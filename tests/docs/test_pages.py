@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TUTORIAL = DOCS / "tutorial" / "index.md"
+# What a page is about, if it is another package: the group ``integrations`` installs them.
+PACKAGES = {
+    "aiohttp": ("aiohttp",),
+    "arq": ("arq", "fakeredis"),
+    "celery": ("celery",),
+    "dependency-injector": ("dependency_injector",),
+    "dramatiq": ("dramatiq",),
+    "polyfactory": ("polyfactory",),
+    "rq": ("rq", "fakeredis"),
+    "sqladmin": ("sqladmin",),
+    "sqlmodel": ("sqlmodel",),
+    "strawberry": ("strawberry",),
+    "taskiq": ("taskiq",),
+}
 
 
 def name_of(page: Path) -> str:
@@ -20,6 +35,7 @@ def name_of(page: Path) -> str:
     return page.relative_to(DOCS).as_posix()
 
 
+@pytest.mark.filterwarnings("ignore:Call to deprecated close:DeprecationWarning")  # by arq
 @pytest.mark.usefixtures("left_open")
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_block_does_what_it_says(
@@ -30,13 +46,19 @@ def test_every_block_does_what_it_says(
     The commands of the tutorial are run one after the other, as a reader does: migrations are
     written, a PostgreSQL is started, and its tests pass.
     """
+    for package in PACKAGES.get(page.stem, ()):
+        pytest.importorskip(package)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     before = dict(os.environ)
 
     Page(page, tmp_path, runs_commands=page == TUTORIAL).check()
 
     for variable in set(os.environ) - set(before):
         monkeypatch.delenv(variable)
+    for name, module in [*sys.modules.items()]:  # a page's own, which another page may have as well
+        if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

@@ -73,15 +73,17 @@ def test_the_flask_service_is_checked(tmp_path: Path) -> None:
     assert "default: ok in " in told
 
 
-def test_the_celery_worker_runs(tmp_path: Path) -> None:
-    """Forked workers confirm every order that another process takes, and end without an error."""
+@pytest.mark.parametrize("pool", ["prefork", "gevent"])
+def test_the_celery_worker_runs(pool: str, tmp_path: Path) -> None:
+    """Workers confirm every order that another process takes, and end without an error."""
     pytest.importorskip("celery")
+    pytest.importorskip(pool.replace("prefork", "billiard"))
     work, order = commands_of("celery_worker")
     variables = {
         "DATABASE_URL": f"sqlite:///{tmp_path}/orders.db",
         "BROKER_FOLDER": str(tmp_path / "broker"),
     }
-    with running(*work, **variables) as worker:
+    with running(*work, "--pool", pool, **variables) as worker:
         worker.wait_for(r"celery@\S+ ready")
         assert "20 of 20 orders confirmed" in run(*order, **variables)
     assert worker.process.returncode == 0

@@ -6,3 +6,4 @@ class Signal:
     ) -> Callable[..., object]: ...
 
 worker_process_shutdown: Signal
+worker_shutdown: Signal

@@ -49,15 +49,20 @@ def run_in_transaction(  # noqa: PLR0913 - named, and each with a default
         retry_lock_timeout: also go on when a lock was waited for too long.
         idempotent: doing the work twice does no harm: repeat it even if its COMMIT, or that of
             another transaction in it, may have happened.
-        verify_commit: what to do about a COMMIT whose answer was lost. ``"off"``: an error.
-            ``"status"``: ask PostgreSQL (13 or newer); an error if it has crashed meanwhile.
-            ``"marker"``: look for a row that the transaction wrote into a table for this purpose,
-            see ``marker_table``; an error only if the database stays away.
+        verify_commit: what to do about a COMMIT whose reply was lost. ``"off"``: an error.
+            ``"status"``: read the transaction's status from PostgreSQL (13 or newer); an error if
+            it has crashed since. ``"marker"``: look for a row that the transaction wrote into a
+            table for this purpose, see ``marker_table``; an error only if the database cannot be
+            reached. Both add a statement to each transaction, and a transaction id or a row, even
+            if it only reads. What dblink or a foreign table commits on another server is outside
+            of the check if this server is lost between the two commits.
 
     Returns:
         what the work returned, once it is committed.
 
     Raises:
+        CommitRolledBackError: the error of a statement was caught, and the database had given the
+            transaction up: nothing is saved. Repeated if that error was one that passes.
         CommitUncertainError: a COMMIT may have happened, or not.
         TypeError: the work is a coroutine function, or no function; or this is no factory.
         SettingsError: a limit makes no sense.

@@ -5,8 +5,9 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
+import psycopg
 import pytest
-from sqlalchemy import create_engine, event, text
+from sqlalchemy import create_engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -64,23 +65,70 @@ def test_a_commit_with_an_answer_is_as_ever(
     assert rows(server) == 1
 
 
+@ways
 @verifications
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_a_transaction_that_wrote_nothing_may_be_repeated(
-    verify_commit: str, when: When, proxy: FaultProxy, server: PostgresServer
+def test_a_notification_is_sent_once(
+    way: Way, verify_commit: str, proxy: FaultProxy, server: PostgresServer
 ) -> None:
-    """If nothing was written, nothing can be written twice; nor is there a marker."""
+    """NOTIFY has no transaction id before COMMIT, and yet is not repeated after a lost reply."""
     calls: list[int] = []
 
-    def work(session: Session) -> int:
+    def work(session: Session) -> None:
         calls.append(1)
-        session.execute(text("SELECT count(*) FROM paid"))
-        if len(calls) == 1:
-            proxy.cut(when, "COMMIT")
-        return len(calls)
+        session.execute(text("SELECT pg_notify('paid', 'seven')"))
+        proxy.cut("after", "COMMIT")
 
-    assert Way("psycopg").run(proxy.url, work, verify_commit=verify_commit) == 2
-    assert server.execute("SELECT count(*) FROM sessionfactory_commit") == "0"
+    with psycopg.connect(server.url.replace("+psycopg", ""), autocommit=True) as listening:
+        listening.execute("LISTEN paid")
+        way.run(proxy.url, work, verify_commit=verify_commit)
+        received = [each.payload for each in listening.notifies(timeout=0.2)]
+    assert (len(calls), received) == (1, ["seven"])
+
+
+@verifications
+def test_a_foreign_table_is_written_once(
+    verify_commit: str, proxy: FaultProxy, server: PostgresServer
+) -> None:
+    """What a foreign data wrapper writes needs no transaction id, and yet is not repeated."""
+    address = make_url(server.url)
+    server.execute(f"""
+        CREATE EXTENSION postgres_fdw;
+        CREATE SERVER same FOREIGN DATA WRAPPER postgres_fdw
+        OPTIONS (host '{address.host}', port '{address.port}', dbname '{address.database}');
+        CREATE USER MAPPING FOR CURRENT_USER SERVER same
+        OPTIONS (user '{address.username}', password '{address.password or ""}');
+        CREATE SCHEMA elsewhere;
+        CREATE FOREIGN TABLE elsewhere.paid (amount int) SERVER same
+        OPTIONS (schema_name 'public', table_name 'paid');
+    """)
+
+    def work(session: Session) -> None:
+        session.execute(text("INSERT INTO elsewhere.paid VALUES (1)"))
+        proxy.cut("after", "COMMIT")
+
+    try:
+        Way("psycopg").run(proxy.url, work, verify_commit=verify_commit)
+        assert rows(server) == 1
+    finally:
+        server.execute("DROP SCHEMA elsewhere CASCADE; DROP EXTENSION postgres_fdw CASCADE")
+
+
+@verifications
+@pytest.mark.parametrize("view", [{"read_only": True}, {}], ids=["read-only", "plain"])
+def test_a_transaction_that_only_reads_is_certain(
+    verify_commit: str, view: dict[str, Any], proxy: FaultProxy
+) -> None:
+    """A read whose COMMIT is lost has its result, by its status or its marker."""
+    cuts: list[Trigger] = []
+
+    def work(session: Session) -> object:
+        session.execute(text("SELECT pg_notify('paid', 'seven')"))
+        if not cuts:
+            cuts.append(proxy.cut("after", "COMMIT"))
+        return session.scalar(text("SELECT count(*) FROM paid"))
+
+    assert Way("psycopg").run(proxy.url, work, verify_commit=verify_commit, view=view) == 0
+    assert cuts[0].fired
 
 
 @verifications

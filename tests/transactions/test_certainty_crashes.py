@@ -95,7 +95,7 @@ def test_a_crash_makes_the_status_uncertain(when: When, crashing: PostgresServer
     if uncertain is None:
         assert (when, len(calls), rows(crashing)) == ("before", 2, 1)
     else:
-        assert "has crashed or was replaced meanwhile" in str(uncertain)
+        assert "has crashed or was replaced since" in str(uncertain)
         assert rows(crashing) == (1 if when == "after" else 0)
 
 
@@ -120,7 +120,7 @@ def test_a_server_that_stays_away_leaves_it_open(
     """If nobody can be asked until the time is over, the caller is told that it is unknown."""
     monkeypatch.setattr(watch, "_PATIENCE", 0.1)
 
-    with pytest.raises(CommitUncertainError, match="the database could not be asked") as caught:
+    with pytest.raises(CommitUncertainError, match="the database could not be queried") as caught:
         between_commit_and_question(
             proxy, "after", proxy.refuse, verify_commit=verify_commit, timeout=0.1
         )
@@ -150,7 +150,7 @@ def test_a_question_that_is_refused_leaves_it_open(
     def drop() -> None:
         server.execute("DROP TABLE sessionfactory_commit")
 
-    with pytest.raises(CommitUncertainError, match=r"could not be asked \(ProgrammingError\)"):
+    with pytest.raises(CommitUncertainError, match=r"could not be queried \(ProgrammingError\)"):
         between_commit_and_question(proxy, "after", drop, verify_commit="marker")
 
 
@@ -163,12 +163,12 @@ def test_the_status_of_a_transaction_in_progress(server: PostgresServer) -> None
             asked = postgres_status.prepare(connection)
             assert isinstance(asked, postgres_status.Status)
             out_of_reach = evolve(asked, pid=0)
-            assert out_of_reach.ask(engine) == (None, "the server still works on it")
+            assert out_of_reach.find(engine) == (None, "the server still executes it")
             connection.commit()
-            assert out_of_reach.ask(engine) == ("committed", "")
-            assert evolve(asked, xid="4000000000000").ask(engine) == ("rolled back", "")
+            assert out_of_reach.find(engine) == ("committed", "")
+            assert evolve(asked, xid="4000000000000").find(engine) == ("rolled back", "")
             with pytest.raises(DBAPIError):
-                evolve(asked, xid="9" * 25).ask(engine)
+                evolve(asked, xid="9" * 25).find(engine)
     finally:
         engine.dispose()
 

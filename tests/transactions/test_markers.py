@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -124,7 +125,7 @@ def test_a_role_that_may_not_make_the_table_is_told(poor: URL, server: PostgresS
         Way("psycopg").run(poor, pay, verify_commit="marker")
 
     told = "\n".join(caught.value.__notes__)
-    assert "have a migration create it, by marker_table()" in told
+    assert "create it in a migration, with marker_table()" in told
     assert rows(server) == 0
 
 
@@ -142,13 +143,29 @@ def test_old_markers_are_deleted(server: PostgresServer, monkeypatch: pytest.Mon
     server.execute(f"""
         INSERT INTO sessionfactory_commit
         SELECT name, extract(epoch FROM now()) - age, false
-        FROM (VALUES ('old', {marker.KEPT + 60}), ('young', 60)) AS v (name, age)
+        FROM (VALUES ('old', {marker.RETENTION + 60}), ('young', 60)) AS v (name, age)
     """)
 
     Way("psycopg").run(server.url, pay, verify_commit="marker")
 
     assert server.execute("SELECT count(*) FROM sessionfactory_commit") == "2"
     assert server.execute("SELECT count(*) FROM sessionfactory_commit WHERE id = 'young'") == "1"
+
+
+def test_markers_are_deleted_by_the_database_clock(
+    server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client whose clock is hours ahead deletes no marker that others have just written."""
+    Way("psycopg").run(server.url, pay, verify_commit="marker")
+    clock = time.time
+    monkeypatch.setattr(marker, "_CLEANING", 1.0)
+    monkeypatch.setattr(time, "time", lambda: clock() + 3 * marker.RETENTION)
+
+    Way("psycopg").run(server.url, pay, verify_commit="marker")
+    monkeypatch.setattr(time, "time", lambda: clock() - 3 * marker.RETENTION)
+    Way("psycopg").run(server.url, pay, verify_commit="marker")
+
+    assert server.execute("SELECT count(*) FROM sessionfactory_commit") == "3"
 
 
 def test_markers_are_in_the_default_schema(proxy: FaultProxy, server: PostgresServer) -> None:
@@ -172,12 +189,12 @@ def test_markers_are_in_the_default_schema(proxy: FaultProxy, server: PostgresSe
 
 
 def test_a_fence_is_not_taken_for_a_marker(server: PostgresServer) -> None:
-    """Who asks twice, because his own answer was lost, gets the same answer."""
+    """A check that is repeated, because its own reply was lost, finds the same outcome."""
     engine = create_engine(server.url)
     try:
         asked = marker.Marker(marker_table(MetaData()), "0" * 32)
-        assert asked.ask(engine) == ("rolled back", "")
-        assert asked.ask(engine) == ("rolled back", "")
+        assert asked.find(engine) == ("rolled back", "")
+        assert asked.find(engine) == ("rolled back", "")
     finally:
         engine.dispose()
 
@@ -200,6 +217,8 @@ def test_markers_on_mariadb(when: When, mariadb_server: MariaDBServer) -> None:
             marker_table(MetaData()).create(look)
             Way("pymysql").run(proxy.url, work, verify_commit="marker")
             assert connection.exec_driver_sql("SELECT count(*) FROM paid").scalar() == 1
+            age = "SELECT max(UNIX_TIMESTAMP() - made_at) FROM sessionfactory_commit"
+            assert 0 <= int(connection.exec_driver_sql(age).scalar_one()) < 60
         finally:
             connection.rollback()
             connection.exec_driver_sql("DROP TABLE IF EXISTS paid, sessionfactory_commit")

@@ -1,1 +1,1 @@
-"""Whether a COMMIT whose answer was lost took effect."""
+"""Finds out what became of a COMMIT whose reply was lost."""

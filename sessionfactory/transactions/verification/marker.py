@@ -1,8 +1,8 @@
-"""Whether a transaction has happened, by a row that it wrote itself.
+"""The outcome of a transaction by its marker, a row that it wrote itself.
 
-The row's key is unique, and so is the answer: who asks writes the same row, in a transaction of his
-own. If that is refused, the first one has happened. If it succeeds, the first one has not, and its
-COMMIT, even if it is still on its way, can no longer succeed.
+The row's key is unique. To find out the outcome, the same row is written in another transaction. If
+that is refused, the first transaction was committed. If it succeeds, the first was not, and its
+COMMIT, even if it is still on the way, can no longer succeed.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from sqlalchemy import (
     Text,
     cast,
     delete,
+    extract,
     func,
     insert,
     inspect,
-    literal,
     select,
 )
 from sqlalchemy.exc import DBAPIError, IntegrityError
@@ -36,29 +36,31 @@ from sessionfactory.drivers import families
 from sessionfactory.drivers.error_codes import classify, kind_of
 from sessionfactory.engine.read_only import is_read_only
 from sessionfactory.errors import SessionFactoryError
-from sessionfactory.transactions.verification.postgres_status import end_backend
-from sessionfactory.transactions.verification.question import NothingWritten
+from sessionfactory.transactions.verification import postgres_status
+from sessionfactory.transactions.verification.outcome import NothingWritten
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import ColumnElement, Connection, Engine
 
-    from sessionfactory.transactions.verification.question import Outcome, Question
+    from sessionfactory.drivers.families import Family
+    from sessionfactory.transactions.verification.outcome import Outcome, OutcomeCheck
 
 NAME: Final = "sessionfactory_commit"
-KEPT: Final = 3600.0
-"""Seconds after which a marker is deleted: long after anybody asks for it."""
+RETENTION: Final = 3600
+"""Seconds after which a marker is deleted: long after its outcome was looked for."""
 _CLEANING: Final = 1 / 1000
-"""How many of the transactions with a marker delete the old ones."""
-_AS_IT_IS: Final[dict[str, Any]] = {"schema_translate_map": {}}
-"""The schema is the one that is written, whatever a session's options make of others."""
+"""The share of transactions with a marker that delete the old ones."""
+_UNTRANSLATED: Final[dict[str, Any]] = {"schema_translate_map": {}}
+"""The schema of the table is not translated by a session's options."""
 
 
 def marker_table(metadata: MetaData, *, schema: str | None = None) -> Table:
     """Add the table of ``verify_commit="marker"`` to a ``MetaData``, for migrations to create it.
 
-    Without one, it is created at the first use, which needs the right to do that. A role that
+    A missing table is created at the first use, which needs the right to do that. A role that
     writes with markers needs SELECT, INSERT and DELETE on it. It has one row for each transaction
-    of the last hour or so; older ones are deleted along with new ones.
+    of the last hour or so, by the database's clock; older rows are deleted along with new ones on
+    PostgreSQL, MariaDB and MySQL. On other databases, delete them by a job of your own.
 
     Args:
         metadata: of your tables.
@@ -78,99 +80,113 @@ def marker_table(metadata: MetaData, *, schema: str | None = None) -> Table:
 
 
 class MarkersMissingError(SessionFactoryError):
-    """The table of markers was not there when a transaction was to be committed."""
+    """The table of markers was missing when a transaction was to be committed."""
 
 
-def prepare(connection: Connection) -> Question | None:
+def prepare(connection: Connection) -> OutcomeCheck | None:
     """Write a transaction's marker.
 
     Returns:
         ``None`` on SQLite, whose COMMIT cannot be lost.
 
     Raises:
-        MarkersMissingError: there was no table, and now there is; do the transaction again.
+        MarkersMissingError: there was no table, and now there is; repeat the transaction.
     """
     if not families.of_dialect(connection.dialect).has_server:
         return None
-    if is_read_only(connection):
-        return NothingWritten()
+    if is_read_only(connection):  # it cannot write a marker either, but PostgreSQL has its status
+        return postgres_status.prepare(connection) or NothingWritten()
     table = _table(connection.dialect.default_schema_name)
     try:
-        if random.random() < _CLEANING:  # noqa: S311 - no secret
-            old = table.c.made_at < time.time() - KEPT
-            connection.execute(delete(table).where(old), execution_options=_AS_IT_IS)
-        return _mark(connection, table)
+        return _write_marker(connection, table)
     except DBAPIError as error:
         if "missing table" not in classify(error).meanings:
             raise
         _create(connection, table, error)
         raise MarkersMissingError(
             f"The table {NAME} was missing, and is being created. The transaction was rolled back:"
-            " do it again"
+            " repeat it"
         ) from error
 
 
-def _mark(connection: Connection, table: Table) -> Question:
+def _write_marker(connection: Connection, table: Table) -> OutcomeCheck:
+    # Every transaction writes one, even if it has no id yet: see ``postgres_status``.
+    family = families.of_dialect(connection.dialect)
+    now = _now(family)
+    if now is not None and random.random() < _CLEANING:  # noqa: S311 - no secret
+        old = delete(table).where(table.c.made_at < now - RETENTION)
+        connection.execute(old, execution_options=_UNTRANSLATED)
     name = uuid4().hex
-    row = {"id": name, "made_at": int(time.time()), "is_fence": False}
-    if not families.of_dialect(connection.dialect).is_postgresql:
-        connection.execute(insert(table).values(row), execution_options=_AS_IT_IS)
+    row = insert(table).values(
+        id=name, made_at=int(time.time()) if now is None else now, is_fence=False
+    )
+    if not family.is_postgresql:
+        connection.execute(row, execution_options=_UNTRANSLATED)
         return Marker(table, name)
-    # None is written by a transaction that has written nothing else.
-    writes = func.pg_current_xact_id_if_assigned().is_not(None)
-    values = [literal(value, table.c[column].type) for column, value in row.items()]
-    statement = insert(table).from_select(list(row), select(*values).where(writes))
-    told = statement.returning(func.pg_backend_pid(), cast(func.pg_current_xact_id(), Text))
-    found = connection.execute(told, execution_options=_AS_IT_IS).one_or_none()
-    return NothingWritten() if found is None else Marker(table, name, (found[0], found[1]))
+    written = row.returning(func.pg_backend_pid(), cast(func.pg_current_xact_id(), Text))
+    pid, xid = connection.execute(written, execution_options=_UNTRANSLATED).one()
+    return Marker(table, name, (pid, xid))
+
+
+def _now(family: Family) -> ColumnElement[int] | None:
+    """Return the database's own clock, in seconds: a client's may be hours off.
+
+    ``None`` for a family without an expression here, whose markers are not deleted.
+    """
+    if family.speaks_postgresql:
+        return cast(extract("epoch", func.clock_timestamp()), BigInteger)
+    return func.unix_timestamp(type_=BigInteger) if family.speaks_mysql else None
 
 
 @frozen
 class Marker:
-    """Asks whether a transaction's marker is there, and sees to it that it does not come later."""
+    """Looks for a transaction's marker, and prevents that it is committed later."""
 
     table: Table = field(repr=False)
     id: str
     process: tuple[int, str] | None = None
     """PostgreSQL's process, and the transaction's id there."""
 
-    def ask(self, engine: Engine) -> tuple[Outcome | None, str]:
-        """Ask once; see ``Question``."""
-        fence = insert(self.table).values(id=self.id, made_at=int(time.time()), is_fence=True)
+    def find(self, engine: Engine) -> tuple[Outcome | None, str]:
+        """Query the database once; see ``OutcomeCheck``."""
+        now = _now(families.of_dialect(engine.dialect))
+        fence = insert(self.table).values(
+            id=self.id, made_at=int(time.time()) if now is None else now, is_fence=True
+        )
         with engine.connect() as connection:
-            connection.execution_options(isolation_level="AUTOCOMMIT", **_AS_IT_IS)
-            if self.process is not None:  # else the fence waits until the database notices itself
-                end_backend(connection, *self.process)
+            connection.execution_options(isolation_level="AUTOCOMMIT", **_UNTRANSLATED)
+            if self.process is not None:  # otherwise the fence waits for the lost connection's end
+                postgres_status.end_backend(connection, *self.process)
             try:
                 connection.execute(fence)
             except IntegrityError:
                 found = select(self.table.c.is_fence).where(self.table.c.id == self.id)
-                is_fence = connection.scalar(found)  # ours, whose own answer was lost
+                is_fence = connection.scalar(found)  # an earlier one of ours, whose reply was lost
                 return ("rolled back" if is_fence else "committed"), ""
         return "rolled back", ""
 
 
 def _create(connection: Connection, table: Table, error: DBAPIError) -> None:
-    """Create the table of markers, for which there was an error; somebody else may be faster."""
+    """Create the table of markers after an error without it; another client may be faster."""
     engine = connection.engine
-    connection.invalidate(error)  # its transaction has failed, and its place may be the only one
+    connection.invalidate(error)  # its transaction has failed, and the pool may allow only one
     try:
         with engine.begin() as other:
             table.create(other, checkfirst=True)
     except DBAPIError as refused:
         if kind_of(refused) is not None:
-            return  # the next attempt finds out
+            return  # the next attempt creates it
         with engine.connect() as other:
             if inspect(other).has_table(table.name, schema=table.schema):
                 return
         error.add_note(
             f"The table {NAME} is missing, and could not be created ({type(refused).__name__}):"
-            " have a migration create it, by marker_table()"
+            " create it in a migration, with marker_table()"
         )
         raise error from refused
 
 
 @lru_cache(maxsize=8)
 def _table(schema: str | None) -> Table:
-    # By its schema, for a transaction may have set another search_path.
+    # With its schema, because a transaction may have set another search_path.
     return marker_table(MetaData(), schema=schema)

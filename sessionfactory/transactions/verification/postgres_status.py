@@ -1,9 +1,12 @@
-"""Whether a transaction has happened, by the status that PostgreSQL keeps of it.
+"""The outcome of a transaction by its status, which PostgreSQL stores under the transaction's id.
 
 The status alone loses transactions: after a crash of the server, ids that were never committed are
-given out again, and an old one is then "committed" by another transaction. So it is believed only
-within one incarnation of the server. And it is asked for only when the old connection's process is
-ended: its COMMIT may still be on the way.
+assigned again, and an old id is then "committed" by another transaction. So a status counts only
+within one incarnation of the server. It is read after the old connection's process has ended,
+because its COMMIT may still be on the way.
+
+Every transaction gets an id for this. One without an id has not "written nothing": NOTIFY gets its
+id inside COMMIT, and a foreign table is written on another server.
 """
 
 from __future__ import annotations
@@ -16,24 +19,26 @@ from sqlalchemy.exc import DBAPIError
 
 from sessionfactory.drivers import families
 from sessionfactory.drivers.error_codes import classify
-from sessionfactory.transactions.verification.question import NothingWritten
+from sessionfactory.transactions.verification.outcome import NothingWritten
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
-    from sessionfactory.transactions.verification.question import Outcome, Question
+    from sessionfactory.transactions.verification.outcome import Outcome, OutcomeCheck
 
-# The start of the server, its timeline, and the reset of its statistics, which a crash does as
-# well, even of a single process. All roles may read these. A server in recovery writes nothing.
+# The start of the server, its timeline, and the last reset of its statistics: a crash resets them,
+# even of a single process. Every role may read these.
 _INCARNATION: Final = """
     pg_postmaster_start_time()::text || ' ' ||
     CASE WHEN pg_is_in_recovery() THEN 'recovery'
     ELSE substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) END || ' ' ||
     coalesce((SELECT stats_reset::text FROM pg_stat_bgwriter), '')
 """
-# The pid is asked for in the transaction: a pooler may have given it another process.
+# The pid is read in the transaction, because a pooler may have assigned it another process. A
+# standby assigns no ids, refuses NOTIFY, and writes no foreign tables.
 _PROBE: Final = f"""
-    SELECT pg_current_xact_id_if_assigned()::text, pg_backend_pid(), {_INCARNATION}
+    SELECT CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_xact_id()::text END,
+    pg_backend_pid(), {_INCARNATION}
 """
 _FENCE: Final = text("""
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -43,11 +48,11 @@ _STATUS: Final = text(f"SELECT pg_xact_status(CAST(CAST(:xid AS text) AS xid8)),
 _OLDEST: Final = (13,)
 
 
-def prepare(connection: Connection) -> Question | None:
-    """Ask for what is needed to find out later whether a transaction has happened.
+def prepare(connection: Connection) -> OutcomeCheck | None:
+    """Read what is needed to find out the outcome of a transaction later.
 
     Returns:
-        ``None`` on another database than PostgreSQL 13 or newer, where that cannot be found out.
+        ``None`` on another database than PostgreSQL 13 or newer, which stores no status.
     """
     version = connection.dialect.server_version_info or ()
     if not families.of_dialect(connection.dialect).is_postgresql or version < _OLDEST:
@@ -58,33 +63,35 @@ def prepare(connection: Connection) -> Question | None:
 
 @frozen
 class Status:
-    """Asks PostgreSQL for the status of a transaction."""
+    """Reads the status of a transaction from PostgreSQL."""
 
     xid: str
     pid: int
     incarnation: str
 
-    def ask(self, engine: Engine) -> tuple[Outcome | None, str]:
-        """Ask once; see ``Question``."""
+    def find(self, engine: Engine) -> tuple[Outcome | None, str]:
+        """Query the database once; see ``OutcomeCheck``."""
         with engine.connect() as connection:
             connection.execution_options(isolation_level="AUTOCOMMIT")
             end_backend(connection, self.pid, self.xid)
             try:
                 status, incarnation = connection.execute(_STATUS, {"xid": self.xid}).one()
             except DBAPIError as error:
-                if "invalid value" not in classify(error).meanings:  # else no such id exists yet
+                if (
+                    "invalid value" not in classify(error).meanings
+                ):  # otherwise the id is in the future
                     raise
                 return "rolled back", ""
         if status == "aborted":
             return "rolled back", ""
         if status == "in progress":
-            return None, "the server still works on it"
+            return None, "the server still executes it"
         if status == "committed" and incarnation == self.incarnation:
             return "committed", ""
-        return "uncertain", "the server has crashed or was replaced meanwhile"
+        return "uncertain", "the server has crashed or was replaced since"
 
 
 def end_backend(connection: Connection, pid: int, xid: str) -> None:
-    """End the server's process that has a transaction, if it still has it."""
-    short = str(int(xid) % 2**32)  # as the server shows it, and as it may be some other one's
+    """Terminate the server's process that executes a transaction, if it still does."""
+    short = str(int(xid) % 2**32)  # pg_stat_activity shows the lower half of the id
     connection.execute(_FENCE, {"pid": pid, "short": short})

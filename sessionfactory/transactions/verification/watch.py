@@ -1,8 +1,8 @@
-"""What became of a COMMIT whose answer was lost: asked of the database, on another connection.
+"""Finds out the outcome of a COMMIT whose reply was lost, on another connection.
 
-The question is prepared as the last thing before COMMIT, on its connection. If the answer is lost,
-it is asked from within the COMMIT, so that one that has happened looks like any other: the session
-keeps its objects, and what was to run after the commit runs.
+The check is prepared as the last thing before COMMIT, on its connection. If the reply is lost, the
+check is made from within the COMMIT, so that a successful one looks like any other: the session
+still has its objects, and the callbacks of ``on_commit`` run.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
     from sqlalchemy.orm import Session, SessionTransaction
 
-    from sessionfactory.transactions.verification.question import Outcome, Question
+    from sessionfactory.transactions.verification.outcome import Outcome, OutcomeCheck
 
 Verification: TypeAlias = Literal["off", "status", "marker"]
 VERIFICATIONS: Final[tuple[str, ...]] = get_args(Verification)
 
-_PATIENCE: Final = 5.0
-"""Seconds for which is asked at least: the server may have to come up again."""
+_LEAST_WAIT: Final = 5.0
+"""Seconds for which the outcome is looked for at least: the server may have to start again."""
 _PAUSES: Final = (0.005, 0.5)
 
 
@@ -42,18 +42,18 @@ class Watch:
     Args:
         session: whose transaction is in progress.
         verification: how to find out what became of a COMMIT.
-        timeout: seconds for which to ask; ``None`` for no limit.
+        timeout: seconds for which to look for an outcome; ``None`` for no limit.
     """
 
     __slots__ = ("_connections", "_deadline", "_open", "_prepare", "_session", "rolled_back")
 
     def __init__(self, session: Session, verification: Verification, timeout: float | None) -> None:
         self.rolled_back: bool = False
-        """Whether a COMMIT was found not to have happened."""
+        """Whether a COMMIT was found to have failed."""
         self._prepare = marker.prepare if verification == "marker" else postgres_status.prepare
-        seconds = math.inf if timeout is None else max(timeout, _PATIENCE)
-        self._deadline = time.monotonic() + min(seconds, marker.KEPT / 2)
-        self._connections: dict[Connection, Question | None] = {}
+        seconds = math.inf if timeout is None else max(timeout, _LEAST_WAIT)
+        self._deadline = time.monotonic() + min(seconds, marker.RETENTION / 2)
+        self._connections: dict[Connection, OutcomeCheck | None] = {}
         self._session = session
         self._open = True
         event.listen(session, "after_begin", self._began)
@@ -66,7 +66,7 @@ class Watch:
             event.remove(connection, "commit", self._before_commit)
 
     def _began(self, _: Session, _transaction: SessionTransaction, connection: Connection) -> None:
-        # Comes for savepoints, too.
+        # The event is sent for savepoints, too.
         if connection not in self._connections and not sqlalchemy_private.is_autocommit(connection):
             self._connections[connection] = None
             event.listen(connection, "commit", self._before_commit)
@@ -77,19 +77,19 @@ class Watch:
         dialect_hooks.settle_next_commit(connection.connection, partial(self.settle, connection))
 
     def settle(self, connection: Connection, error: Exception) -> None:
-        """Find out what became of a COMMIT that ended in an error; return if it has happened.
+        """Find out the outcome of a COMMIT that ended in an error; return if it succeeded.
 
         Raises:
-            DBAPIError: it has not happened.
-            CommitUncertainError: nobody knows.
+            DBAPIError: the transaction was rolled back.
+            CommitUncertainError: the outcome could not be found out.
         """
-        question = self._connections[connection]
-        if not self._open or question is None or is_answer(error):
+        check = self._connections[connection]
+        if not self._open or check is None or is_answer(error):
             raise error
         engine, dialect = connection.engine, connection.dialect
-        connection.invalidate(error)  # first, for its place in the pool may be the only one
-        outcome, reason = _ask(question, engine, self._deadline)
-        told = DBAPIError.instance(
+        connection.invalidate(error)  # first, because the pool may allow only one connection
+        outcome, reason = _find(check, engine, self._deadline)
+        wrapped = DBAPIError.instance(
             None,
             None,
             error,
@@ -99,22 +99,22 @@ class Watch:
         )
         if outcome == "uncertain":
             raise CommitUncertainError(
-                f"The answer to COMMIT was lost, and {reason}: the transaction may have been"
-                " committed, or not. Look for what it wrote before you do it again"
-            ) from told
+                f"The reply to COMMIT was lost, and {reason}: the transaction may have been"
+                " committed, or not. Look for what it wrote before you repeat it"
+            ) from wrapped
         if outcome == "rolled back":
             self.rolled_back = True
-            raise told from error
+            raise wrapped from error
 
 
-def _ask(question: Question, engine: Engine, deadline: float) -> tuple[Outcome, str]:
-    """Ask until there is an answer. A server that is not there now may come up again."""
+def _find(check: OutcomeCheck, engine: Engine, deadline: float) -> tuple[Outcome, str]:
+    """Query until the outcome is known or the time is over. The server may have to start again."""
     seconds, longest = _PAUSES
     while True:
         try:
-            outcome, reason = question.ask(engine)
-        except Exception as error:  # noqa: BLE001 - whatever it is, nothing was found out
-            outcome, reason = None, f"the database could not be asked ({type(error).__name__})"
+            outcome, reason = check.find(engine)
+        except Exception as error:  # noqa: BLE001 - any error: nothing was found out
+            outcome, reason = None, f"the database could not be queried ({type(error).__name__})"
             if kind_of(error) is None:
                 return "uncertain", reason
         if outcome is not None:

@@ -194,3 +194,10 @@ def test_the_annotations_of_values_can_be_read(cls: type[object]) -> None:
 
     assert hints
     assert not any(isinstance(hint, str) for hint in hints.values())
+
+
+@pytest.mark.parametrize("package", ["sessionfactory", "sessionfactory.testing"])
+def test_tab_completion_shows_every_name(package: str) -> None:
+    """``dir()`` lists what is loaded on first use."""
+    module = import_module(package)
+    assert set(module.__all__) <= set(dir(module))

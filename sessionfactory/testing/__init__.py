@@ -104,5 +104,8 @@ _HOMES = {
 if not TYPE_CHECKING:  # pragma: no branch - to type checkers, a missing name is an error
 
     def __getattr__(name: str) -> object:
-        value = globals()[name] = load(__name__, _HOMES, name)  # so that this is asked once
+        value = globals()[name] = load(__name__, _HOMES, name)  # so that it is loaded once
         return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

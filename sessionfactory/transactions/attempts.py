@@ -5,6 +5,7 @@ Written once for both halves, which differ in how they wait.
 
 from __future__ import annotations
 
+import logging
 import random
 import sys
 import time
@@ -22,13 +23,15 @@ from sessionfactory.transactions.verification.marker import MarkersMissingError
 from sessionfactory.transactions.verification.watch import VERIFICATIONS, Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
     from sqlalchemy.orm import Session, SessionTransaction
 
     from sessionfactory.transactions.verification.watch import Verification
 
 T = TypeVar("T")
+
+_log: Final = logging.getLogger("sessionfactory")
 
 _WORDS: Final[dict[Kind, str]] = {
     "conflict": "it was in conflict with another transaction",
@@ -73,7 +76,7 @@ class Run:
 
     __slots__ = (
         *("attempts", "began", "failed", "idempotent", "retry_lock_timeout", "timeout"),
-        *("_failures", "_wait", "verify_commit"),
+        *("_failed_at", "_failures", "_wait", "verify_commit"),
     )
 
     def __init__(
@@ -100,6 +103,7 @@ class Run:
         self.began: float = time.monotonic()
         self.failed: Exception | None = None
         """The error of the first attempt, until it is handed to stamina."""
+        self._failed_at: float = self.began
         self._failures: list[str] = []
         self._wait: float | None = None
 
@@ -134,9 +138,10 @@ class Run:
         self.failed = None if self._failures else error
         codes = ", ".join(map(str, codes_of(error)))
         why = type(error).__name__ if kind is None else _WORDS[kind]
-        after = time.monotonic() - self.began
-        told = f"attempt {len(self._failures) + 1}, after {after:.3f} s: {why}"
-        self._failures.append(f"{told} ({codes})" if codes else told)
+        self._failed_at = time.monotonic()
+        after = self._failed_at - self.began
+        reason = f"attempt {len(self._failures) + 1}, after {after:.3f} s: {why}"
+        self._failures.append(f"{reason} ({codes})" if codes else reason)
         self._wait = None
         if kind is not None:
             shortest, longest = _BACKOFFS.get(kind, _BACKOFF)
@@ -145,8 +150,14 @@ class Run:
             longest = max(longest, min(10 * took, _LONGEST))
             self._wait = random.uniform(0, min(longest, doubled))  # noqa: S311 - no secret
 
-    def tell(self, error: Exception) -> None:
-        """Have the last error tell of all attempts. No statement, and nothing of its values."""
+    def log_repeat(self, work: Callable[..., object]) -> None:
+        """Log that an attempt begins after one that failed: what, why, and after how long."""
+        name = getattr(work, "__qualname__", type(work).__name__)
+        waited = time.monotonic() - self._failed_at
+        _log.warning("repeating %s, %.3f s after %s", name, waited, self._failures[-1])
+
+    def add_notes(self, error: Exception) -> None:
+        """Add a note for each attempt to the last error: no statement, and none of its values."""
         for failure in self._failures:
             error.add_note(f"run_in_transaction, {failure}")
 

@@ -89,18 +89,19 @@ def retry(attempt: Callable[[Run], T], run: Run, work: Callable[..., object]) ->
             raise
     import stamina  # noqa: PLC0415 - most processes never need it
 
-    go_on = partial(_go_on, attempt, run)
+    go_on = partial(_go_on, attempt, run, work)
     update_wrapper(go_on, work, updated=())  # it is the work that stamina's log names
     again = stamina.retry(on=run.backoff, attempts=run.attempts, timeout=run.left)(go_on)
     try:
         return again()
     except Exception as error:
-        run.tell(error)
+        run.add_notes(error)
         raise
 
 
-def _go_on(attempt: Callable[[Run], T], run: Run) -> T:
+def _go_on(attempt: Callable[[Run], T], run: Run, work: Callable[..., object]) -> T:
     run.hand_over_first()
+    run.log_repeat(work)
     return attempt(run)
 
 

@@ -118,7 +118,7 @@ def test_a_server_that_stays_away_leaves_it_open(
     verify_commit: str, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If nobody can be asked until the time is over, the caller is told that it is unknown."""
-    monkeypatch.setattr(watch, "_PATIENCE", 0.1)
+    monkeypatch.setattr(watch, "_LEAST_WAIT", 0.1)
 
     with pytest.raises(CommitUncertainError, match="the database could not be queried") as caught:
         between_commit_and_question(

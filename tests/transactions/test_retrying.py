@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -186,10 +187,11 @@ def test_there_may_be_no_limit(factory: SqlAlchemySessionFactory) -> None:
         assert run_in_transaction(factory, work, attempts=None, timeout=None) == 13
 
 
-def test_each_retry_is_logged_under_the_name_of_the_work(
-    factory: SqlAlchemySessionFactory, caplog: pytest.LogCaptureFixture
+@ways
+def test_each_retry_is_logged_in_one_line(
+    way: Way, server: PostgresServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What stamina logs names the function that is done again, and why."""
+    """The line names the function that is repeated, the reason, and the time that has passed."""
     calls: list[int] = []
 
     def transfer(session: Session) -> None:
@@ -197,13 +199,17 @@ def test_each_retry_is_logged_under_the_name_of_the_work(
         if len(calls) == 1:
             failing(session, "40001")
 
-    run_in_transaction(factory, transfer)
-    (record,) = caplog.records
-    told = vars(record)
-    assert (record.name, record.levelname) == ("stamina", "WARNING")
-    assert str(told["stamina.callable"]).endswith("<locals>.transfer")
-    assert "OperationalError" in told["stamina.caused_by"]
-    assert told["stamina.args"] == ()
+    way.run(server.url, transfer)
+
+    (line,) = [each for each in caplog.records if each.name == "sessionfactory"]
+    assert line.levelname == "WARNING"
+    expected = (
+        r"repeating \S+, \d\.\d{3} s after attempt 1, after \d\.\d{3} s:"
+        r" it was in conflict with another transaction \(40001\)"
+    )
+    assert re.fullmatch(expected, line.getMessage())
+    if way.half != "async":  # there it is the coroutine function around it
+        assert "transfer" in line.getMessage()
 
 
 def test_stamina_can_be_switched_off(factory: SqlAlchemySessionFactory) -> None:

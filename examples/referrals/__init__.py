@@ -1,5 +1,5 @@
-"""A referral programme in a hundred-odd rows: the example of a service that is handed its sessions.
+"""A referral programme: the example of a service that gets its sessions from outside.
 
-Read `service.py` first (it knows the `SessionFactory` interface and nothing else), then `cli.py`
-(the only place that knows the registry).
+Read `service.py` first (it knows the `SessionFactory` interface and nothing else), then
+`__main__.py` (the only module that knows the registry).
 """

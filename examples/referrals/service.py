@@ -1,103 +1,94 @@
-"""The service: it is handed a `SessionFactory` and does not care where that comes from."""
+"""The service: it gets a `SessionFactory`, and does not depend on where that comes from."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from attrs import define
-from sqlalchemy import or_, select
-from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import joinedload
+from attrs import define, frozen
+from sqlalchemy import func, select
+from sqlalchemy.orm import aliased
 
 from examples.referrals.models import User
-from examples.referrals.signups import Outcome, SignUp, Status
+from sessionfactory import on_commit, run_in_transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable
 
     from sqlalchemy.orm import Session
 
     from sessionfactory import SessionFactory
 
 
+class UnknownCodeError(Exception):
+    """No user has this referral code."""
+
+
+@frozen(kw_only=True)
+class SignUp:
+    """A person who signs up, perhaps with the code of the user who referred them."""
+
+    email: str
+    code: str
+    referred_by: str | None = None
+
+
 @define
-class ReferralService:
-    """Signs people up and records who referred them."""
+class Referrals:
+    """Signs users up; each call is one transaction.
+
+    Args:
+        sessions: opens the sessions.
+        welcome: called with each new user's address, once the user is committed.
+    """
+
+    sessions: SessionFactory
+    welcome: Callable[[str], None]
+
+    def sign_up(self, person: SignUp) -> bool:
+        """Write a user, and return whether they are new.
+
+        A transaction that loses a conflict with another one is rolled back and runs again.
+
+        Raises:
+            UnknownCodeError: nothing was written.
+        """
+
+        def work(session: Session) -> bool:
+            if session.scalar(select(User.id).where(User.email == person.email)) is not None:
+                return False
+            referrer = _id_of(session, person.referred_by)
+            session.add(User(email=person.email, code=person.code, referrer_id=referrer))
+            on_commit(session, lambda: self.welcome(person.email))
+            return True
+
+        return run_in_transaction(self.sessions, work)
+
+
+def _id_of(session: Session, code: str | None) -> int | None:
+    if code is None:
+        return None
+    found = session.scalar(select(User.id).where(User.code == code))
+    if found is None:
+        raise UnknownCodeError(f"no user has the code {code}")
+    return found
+
+
+@define
+class Leaderboard:
+    """Counts referrals; a factory whose sessions only read is enough for it."""
 
     sessions: SessionFactory
 
-    def register(self, batch: Sequence[SignUp]) -> list[Outcome]:
-        """Write a batch in one transaction, and return one outcome for each of its sign-ups.
-
-        Nobody is signed up twice, however often they are registered. A referrer has signed up
-        before, or stands further up in the batch.
-
-        Raises:
-            sqlalchemy.exc.SQLAlchemyError: the database failed; nothing of the batch was written.
-        """
-        try:
-            return self._write(batch)
-        except IntegrityError:
-            # Somebody else signed up one of these people between our look and our write, and the
-            # database refused the second one. This look sees them.
-            return self._write(batch)
-
-    def _write(self, batch: Sequence[SignUp]) -> list[Outcome]:
-        with self.sessions.begin() as session:
-            users = _mentioned(session, batch)
-            by_email = {user.email: user for user in users}
-            by_code: dict[str | None, User] = {user.code: user for user in users}
-            outcomes: list[Outcome] = []
-            for sign_up in batch:
-                outcome = _judged(sign_up, by_email, by_code)
-                outcomes.append(outcome)
-                if outcome.status is Status.ACCEPTED:
-                    user = User(
-                        email=sign_up.email,
-                        code=sign_up.code,
-                        signed_up_on=sign_up.signed_up_on,
-                        referrer=by_code.get(sign_up.referred_by),
-                    )
-                    session.add(user)
-                    by_email[user.email] = by_code[user.code] = user
-            return outcomes
-
-
-def _mentioned(session: Session, batch: Sequence[SignUp]) -> Iterable[User]:
-    """Find the users that a batch has anything to do with, in one query."""
-    emails = {sign_up.email for sign_up in batch}
-    codes = {code for sign_up in batch for code in (sign_up.code, sign_up.referred_by) if code}
-    return session.scalars(
-        select(User)
-        .where(or_(User.email.in_(emails), User.code.in_(codes)))
-        .options(joinedload(User.referrer))
-    ).all()
-
-
-def _judged(
-    sign_up: SignUp, by_email: Mapping[str, User], by_code: Mapping[str | None, User]
-) -> Outcome:
-    same = by_email.get(sign_up.email)
-    if same is not None and _recorded(same) == sign_up:
-        return Outcome(sign_up.line, Status.KNOWN)
-    if same is not None:
-        reason = f"{same.email} has signed up already, with the code {same.code}"
-        return Outcome(sign_up.line, Status.DUPLICATE, reason)
-    if sign_up.code in by_code:
-        reason = f"the code {sign_up.code} belongs to somebody else"
-        return Outcome(sign_up.line, Status.REJECTED, reason)
-    if sign_up.referred_by and sign_up.referred_by not in by_code:
-        reason = f"nobody with the code {sign_up.referred_by} has signed up"
-        return Outcome(sign_up.line, Status.REJECTED, reason)
-    return Outcome(sign_up.line, Status.ACCEPTED)
-
-
-def _recorded(user: User) -> SignUp:
-    """Put a user back into the form they signed up in, to see if a row says anything new."""
-    return SignUp(
-        line=0,
-        email=user.email,
-        code=user.code,
-        referred_by=user.referrer.code if user.referrer else None,
-        signed_up_on=user.signed_up_on,
-    )
+    def top(self, limit: int = 3) -> list[tuple[str, int]]:
+        """Return who referred most, best first; equal counts in the order of signing up."""
+        referred = aliased(User)
+        referrals = func.count(referred.id)
+        query = (
+            select(User.email, referrals)
+            .join(referred, referred.referrer_id == User.id)
+            .group_by(User.id, User.email)
+            .order_by(referrals.desc(), User.id)
+            .limit(limit)
+        )
+        with self.sessions() as session:
+            return [(email, count) for email, count in session.execute(query)]

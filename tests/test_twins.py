@@ -69,11 +69,21 @@ PAIRS: Final = (
             "TransactionScope.__exit__": f"{_IN_ONE_GREENLET}, to the end, even if cancelled",
             "TransactionScope._end": _IN_ONE_GREENLET,
             "SqlAlchemySessionFactory.__attrs_post_init__": "says which half it is",
-            "SqlAlchemySessionFactory._lasting": "tasks are cancelled, threads are not",
             "SqlAlchemySessionFactory._engine": _KEPT,
             "SqlAlchemySessionFactory.engine": _KEPT,
             "SqlAlchemySessionFactory.start_close": f"{_KEPT} until then",
+            "SqlAlchemySessionFactory.sessionmaker": "each names SQLAlchemy's class of its half",
             "SqlAlchemySessionFactory._opener": "its sessions are of the lasting class",
+        },
+    ),
+    Twins(
+        "sessions/session_maker.py",
+        "sessions/session_maker_async.py",
+        {
+            "keywords_of": _BOTH,
+            "FactorySessionmaker": "each derives from SQLAlchemy's class of its half",
+            "FactorySessionmaker.__init__": _KEPT,
+            "FactorySessionmaker._open_to_write": _KEPT,
         },
     ),
     Twins(

@@ -17,7 +17,8 @@ from sessionfactory.errors import Fault, SettingsError
 DEFAULT: Final = "default"
 NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
 OPTIONS: Final = "engine_options"
-OWN_TABLES: Final = frozenset({OPTIONS, "url_secrets"})
+SESSION_OPTIONS: Final = "session.options"
+OWN_TABLES: Final = frozenset({OPTIONS, SESSION_OPTIONS, "url_secrets"})
 """Settings that are tables whose keys are no settings."""
 _DEEPEST: Final = 2
 _BAD_NAME: Final = "expected a name of a-z, 0-9 and _, beginning with a letter"
@@ -231,13 +232,10 @@ def _traced(name: str, fault: Fault, origins: Mapping[tuple[str, str], str]) -> 
     setting = fault.path.partition("[")[0]  # one of several replicas
     origin = origins.get((name, setting))
     if origin is None and setting in OWN_TABLES:  # a fault of the table has the origin of its keys
-        keys = {v for (db, path), v in origins.items() if (db, setting) == (name, _first(path))}
+        below = f"{setting}."
+        keys = {v for (db, path), v in origins.items() if db == name and path.startswith(below)}
         origin = ", ".join(sorted(keys)) or None
     return under(shown(name), Fault(fault.path, fault.problem, origin))
-
-
-def _first(path: str) -> str:
-    return path.partition(".")[0]
 
 
 def flat(table: Table, above: Path = ()) -> Iterator[tuple[Path, object]]:

@@ -19,6 +19,7 @@ from sessionfactory.config.configuration import (
     NAME,
     OPTIONS,
     OWN_TABLES,
+    SESSION_OPTIONS,
     Place,
     Source,
     variable_for,
@@ -50,7 +51,11 @@ _HABITS: Final = {
 }
 """Short names that programs use by habit, or that SQLAlchemy gives what is no setting of ours; and
 settings that are no longer there, so that they are refused."""
-_TABLES: Final = {"ENGINE_OPTIONS__": OPTIONS, "CONNECT_ARGS__": f"{OPTIONS}.connect_args"}
+_TABLES: Final = {
+    "ENGINE_OPTIONS__": OPTIONS,
+    "CONNECT_ARGS__": f"{OPTIONS}.connect_args",
+    "SESSION_OPTIONS__": SESSION_OPTIONS,
+}
 _ABOUT_TLS: Final = {"require": "require", "verify-full": "verify"}
 
 
@@ -180,7 +185,7 @@ def _reader_of(path: str, variable: str) -> Callable[[str], object] | None:
         return lambda text: text.strip().upper().replace("_", " ")
     if path == f"{OPTIONS}.hide_parameters":
         return to_bool
-    return as_option if path.startswith(f"{OPTIONS}.") else None
+    return as_option if path.startswith((f"{OPTIONS}.", f"{SESSION_OPTIONS}.")) else None
 
 
 def _as_option(source: Source, name: str, path: str, text: str, variable: str) -> object:

@@ -30,9 +30,9 @@ from sessionfactory.errors import Fault
 
 _NO_UNLIMITED: Final = (
     "expected 1 or more: SQLAlchemy takes 0 as unlimited, and an unlimited pool exhausts the"
-    " server; for a connection per checkout say kind='none'"
+    " server; for a connection per checkout use kind='none'"
 )
-# What a setting covers must not be said a second time, where it would win silently.
+# What a setting covers may not be given a second time, where it would win silently.
 _COVERED: Final = {
     "url": "url", "echo": "echo",
     "pool_size": "pool.size", "max_overflow": "pool.max_overflow", "pool_timeout": "pool.timeout",
@@ -40,10 +40,25 @@ _COVERED: Final = {
     "pool": "pool.kind", "creator": "url", "async_creator": "url",
     "pool_reset_on_return": "pool.reset",
 }  # fmt: skip
+_COVERED_OF_SESSIONS: Final = {
+    "autoflush": "session.autoflush", "expire_on_commit": "session.expire_on_commit",
+    "bind": "url", "class_": "session_class", "sync_session_class": "session_class",
+}  # fmt: skip
 _COVERED_CONNECT_ARGS: Final = {
     "connect_timeout": "connect_timeout", "user": "url", "host": "url", "port": "url",
     "dbname": "url", "database": "url",
 }  # fmt: skip
+
+
+def _shown_options(options: Mapping[str, object]) -> str:
+    return f"{{{', '.join(f'{key!r}: …' for key in options)}}}"
+
+
+def _check_session_options(options: Mapping[str, object]) -> str | None:
+    named = [
+        f"{key} (use {_COVERED_OF_SESSIONS[key]})" for key in options if key in _COVERED_OF_SESSIONS
+    ]
+    return f"may not name what a setting covers: {', '.join(named)}" if named else None
 
 
 @attrs.frozen(kw_only=True)
@@ -74,7 +89,9 @@ class PoolSettings:
     size: int = attrs.field(default=5, metadata=at_least(1, instead=_NO_UNLIMITED))
     max_overflow: int = attrs.field(default=10, metadata=at_least(0))
     timeout: float | None = attrs.field(default=30.0, metadata=more_than(0))
-    recycle: float | None = attrs.field(default=1800.0, metadata=more_than(0))
+    recycle: float | None = attrs.field(
+        default=1800.0, metadata=more_than(0, instead="; for no limit use None, in text 'none'")
+    )
     pre_ping: bool = True
     ping_after: float = attrs.field(default=5.0, metadata=at_least(0))
     ping_timeout: float = attrs.field(default=1.0, metadata=more_than(0))
@@ -99,10 +116,16 @@ class SessionSettings:
         autoflush: as SQLAlchemy's ``Session(autoflush=…)``.
         expire_on_commit: whether objects forget their state at commit. False here, unlike in
             SQLAlchemy: what a service returns after its scope can still be read.
+        options: anything else for the session class: ``twophase``, ``binds``, ``info``,
+            ``autobegin``, ``join_transaction_mode``, ``query_cls``, ``close_resets_only``, or what
+            a class of your own takes. It may not name what a setting covers.
     """
 
     autoflush: bool = True
     expire_on_commit: bool = False
+    options: Mapping[str, object] = attrs.field(
+        factory=dict[str, object], repr=_shown_options, metadata=checked(_check_session_options)
+    )
 
     def __attrs_post_init__(self) -> None:
         settle(self)
@@ -136,16 +159,16 @@ class SqliteSettings:
 
 
 def _check_options(options: Mapping[str, object]) -> str | None:
-    said = [f"{key} (say {_COVERED[key]})" for key in options if key in _COVERED]
+    named = [f"{key} (use {_COVERED[key]})" for key in options if key in _COVERED]
     arguments = as_table(options.get("connect_args", {}))
     if arguments is None:
         return "connect_args: expected a table of the driver's arguments"
     for key in map(str, arguments):
         if is_secret_key(key):
-            said.append(f"connect_args.{key} (a secret belongs into password or url)")
+            named.append(f"connect_args.{key} (a secret belongs into password or url)")
         elif key in _COVERED_CONNECT_ARGS:
-            said.append(f"connect_args.{key} (say {_COVERED_CONNECT_ARGS[key]})")
-    return f"may not name what a setting covers: {', '.join(said)}" if said else None
+            named.append(f"connect_args.{key} (use {_COVERED_CONNECT_ARGS[key]})")
+    return f"may not name what a setting covers: {', '.join(named)}" if named else None
 
 
 # The converters below only widen what type checkers let a caller write; ``settle`` does the work.
@@ -161,10 +184,6 @@ def _password(
 
 def _replicas(given: Iterable[str | URL | UrlLike]) -> tuple[URL, ...]:
     return cast("tuple[URL, ...]", given)
-
-
-def _shown_options(options: Mapping[str, object]) -> str:
-    return f"{{{', '.join(f'{key!r}: …' for key in options)}}}"
 
 
 @unseen
@@ -185,7 +204,7 @@ class DatabaseSettings:
         idle_in_transaction_timeout: seconds after which the server ends a session that left a
             transaction open (PostgreSQL, MariaDB).
         tls: ``"driver"`` (the driver's own default), ``"require"`` or ``"verify"``.
-        echo: log every statement, as ``create_engine(echo=True)``.
+        echo: log every statement, as ``create_engine(echo=True)``; ``"debug"``: rows, too.
         pipeline: fewer round trips on psycopg 3: a transaction's BEGIN travels with its first
             statement, and nobody waits for the answer to the end of a transaction that only read.
             Refused on every other driver.
@@ -210,7 +229,7 @@ class DatabaseSettings:
         default=None, metadata=at_least(SHORTEST)
     )
     tls: Literal["driver", "require", "verify"] = "driver"
-    echo: bool = False
+    echo: bool | Literal["debug"] = False
     pipeline: bool = False
     replicas: tuple[URL, ...] = attrs.field(default=(), converter=_replicas)
     pool: PoolSettings = attrs.field(factory=PoolSettings)

@@ -42,6 +42,9 @@ else:
         class async_sessionmaker:  # noqa: N801 - SQLAlchemy's
             """Stands in for SQLAlchemy's factory."""
 
+            def __class_getitem__(cls, _: object) -> type[async_sessionmaker]:
+                return cls
+
 
 __all__ = [
     "AsyncConnection",

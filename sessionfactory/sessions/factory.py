@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from typing import TYPE_CHECKING, Generic, Never, Self
 
@@ -16,13 +17,14 @@ from sessionfactory.engine.managed import ManagedEngine
 from sessionfactory.errors import ClosedError, Fault, SettingsError
 from sessionfactory.pool.call_sites import note_opening
 from sessionfactory.sessions.guarded_session import guarded, refuse_class
+from sessionfactory.sessions.session_maker import FactorySessionmaker, keywords_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
     from types import TracebackType
 
-    from sqlalchemy import Engine
+    from sqlalchemy import Engine, orm
     from sqlalchemy.orm import SessionTransaction
 
     from sessionfactory.interfaces import SessionFactory
@@ -114,6 +116,9 @@ class SqlAlchemySessionFactory(Generic[S]):
         default=Session, kw_only=True, repr=False
     )
     _managed: ManagedEngine = attrs.field(init=False, repr=False)
+    _class: type[S] = attrs.field(init=False, repr=False)
+    _maker: FactorySessionmaker[S] | None = attrs.field(init=False, default=None, repr=False)
+    _making: threading.Lock = attrs.field(init=False, factory=threading.Lock, repr=False)
     _open: Callable[[], S] | None = attrs.field(init=False, default=None, repr=False)
     _open_to_write: Callable[[], S] | None = attrs.field(init=False, default=None, repr=False)
 
@@ -123,6 +128,7 @@ class SqlAlchemySessionFactory(Generic[S]):
             raise SettingsError([Fault("", "expected DatabaseSettings: DatabaseSettings(url)")])
         refuse_class(self.session_class, Session)
         self._managed = ManagedEngine(self.settings, self.name)
+        self._class = guarded(self.session_class)
 
     def __call__(self) -> S:
         """Return a new session; the caller closes it: ``with sessions() as session:``.
@@ -158,6 +164,24 @@ class SqlAlchemySessionFactory(Generic[S]):
             ClosedError: the factory is closed.
         """
         return self._managed.engine
+
+    @property
+    def sessionmaker(self) -> orm.sessionmaker[S]:
+        """SQLAlchemy's ``sessionmaker``, for tools that insist on one; always the same one.
+
+        Its sessions are this factory's. Another one would have none of its guards.
+
+        Raises:
+            ClosedError: the factory is closed.
+        """
+        self._managed.ledger.refuse_if_closed()
+        with self._making:
+            if self._maker is None:
+                managed, wanted = self._managed, self.settings.session
+                self._maker = FactorySessionmaker(managed, self._class, wanted, TransactionScope)
+                self._class = self._maker.class_
+                self._open = self._open_to_write = None
+            return self._maker
 
     @property
     def reader(self) -> SessionFactory[S]:
@@ -238,12 +262,11 @@ class SqlAlchemySessionFactory(Generic[S]):
             raise
 
     def _opener(self, bind: Engine) -> Callable[[], S]:
-        wanted = self.settings.session
-        session_class = guarded(self.session_class)
-        autoflush, expire_on_commit = wanted.autoflush, wanted.expire_on_commit
+        keywords = {"bind": bind, **keywords_of(self.settings.session)}
+        session_class = self._class
 
         def open_session() -> S:
-            session = session_class(bind, autoflush=autoflush, expire_on_commit=expire_on_commit)
+            session = session_class(**keywords)
             note_opening(session)
             return session
 

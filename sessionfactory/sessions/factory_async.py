@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Generic, Never, Self
@@ -13,11 +14,13 @@ from typing_extensions import TypeVar
 from sessionfactory._lazy import publish
 from sessionfactory.config.hide_arguments import unseen
 from sessionfactory.config.settings import DatabaseSettings
-from sessionfactory.drivers.asyncio_ext import AsyncEngine, AsyncSession
+from sessionfactory.drivers.asyncio_ext import AsyncEngine, AsyncSession, async_sessionmaker
 from sessionfactory.engine.managed import ManagedEngine
 from sessionfactory.errors import ClosedError, Fault, SettingsError
 from sessionfactory.pool.call_sites import note_opening
 from sessionfactory.sessions.guarded_session import refuse_class
+from sessionfactory.sessions.session_maker import keywords_of
+from sessionfactory.sessions.session_maker_async import AsyncFactorySessionmaker
 from sessionfactory.sessions.shielded_session import (
     end_session,
     lasting,
@@ -152,8 +155,10 @@ class AsyncSqlAlchemySessionFactory(Generic[A]):
         default=AsyncSession, kw_only=True, repr=False
     )
     _managed: ManagedEngine = attrs.field(init=False, repr=False)
-    _lasting: type[A] = attrs.field(init=False, repr=False)
+    _class: type[A] = attrs.field(init=False, repr=False)
     _engine: AsyncEngine | None = attrs.field(init=False, default=None, repr=False)
+    _maker: AsyncFactorySessionmaker[A] | None = attrs.field(init=False, default=None, repr=False)
+    _making: threading.Lock = attrs.field(init=False, factory=threading.Lock, repr=False)
     _open: Callable[[], A] | None = attrs.field(init=False, default=None, repr=False)
     _open_to_write: Callable[[], A] | None = attrs.field(init=False, default=None, repr=False)
 
@@ -163,7 +168,7 @@ class AsyncSqlAlchemySessionFactory(Generic[A]):
             raise SettingsError([Fault("", "expected DatabaseSettings: DatabaseSettings(url)")])
         refuse_class(self.session_class, AsyncSession)
         self._managed = ManagedEngine(self.settings, self.name, is_async=True)
-        self._lasting = lasting(self.session_class)
+        self._class = lasting(self.session_class)
 
     def __call__(self) -> A:
         """Return a new session; the caller closes it: ``async with sessions() as session:``.
@@ -202,6 +207,26 @@ class AsyncSqlAlchemySessionFactory(Generic[A]):
         if self._engine is None:
             self._engine = AsyncEngine(sync_engine)
         return self._engine
+
+    @property
+    def sessionmaker(self) -> async_sessionmaker[A]:
+        """SQLAlchemy's ``async_sessionmaker``, for tools that insist on one; always the same one.
+
+        Its sessions are this factory's. Another one would have none of its guards.
+
+        Raises:
+            ClosedError: the factory is closed.
+        """
+        self._managed.ledger.refuse_if_closed()
+        with self._making:
+            if self._maker is None:
+                managed, wanted = self._managed, self.settings.session
+                self._maker = AsyncFactorySessionmaker(
+                    managed, self._class, wanted, AsyncTransactionScope
+                )
+                self._class = self._maker.class_
+                self._open = self._open_to_write = None
+            return self._maker
 
     @property
     def reader(self) -> AsyncSessionFactory[A]:
@@ -285,12 +310,11 @@ class AsyncSqlAlchemySessionFactory(Generic[A]):
             raise
 
     def _opener(self, bind: Engine) -> Callable[[], A]:
-        wanted = self.settings.session
-        session_class, engine = self._lasting, AsyncEngine(bind)
-        autoflush, expire_on_commit = wanted.autoflush, wanted.expire_on_commit
+        keywords = {"bind": AsyncEngine(bind), **keywords_of(self.settings.session)}
+        session_class = self._class
 
         def open_session() -> A:
-            session = session_class(engine, autoflush=autoflush, expire_on_commit=expire_on_commit)
+            session = session_class(**keywords)
             note_opening(session.sync_session)
             return session
 

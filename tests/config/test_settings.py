@@ -194,7 +194,7 @@ def test_an_unlimited_pool_is_refused_with_its_reason(size: object) -> None:
     problem = _faults(pool={"size": size})["pool.size"]
     assert problem == (
         "expected 1 or more: SQLAlchemy takes 0 as unlimited, and an unlimited pool exhausts the"
-        " server; for a connection per checkout say kind='none'"
+        " server; for a connection per checkout use kind='none'"
     )
 
 

@@ -138,17 +138,17 @@ def test_every_malformed_replica_is_told_by_its_number() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"pool_size": 5}, "pool_size (say pool.size)"),
-        ({"max_overflow": 5}, "max_overflow (say pool.max_overflow)"),
-        ({"pool_timeout": 5}, "pool_timeout (say pool.timeout)"),
-        ({"pool_recycle": 5}, "pool_recycle (say pool.recycle)"),
-        ({"pool_pre_ping": True}, "pool_pre_ping (say pool.pre_ping)"),
-        ({"poolclass": object}, "poolclass (say pool.kind)"),
-        ({"echo": True}, "echo (say echo)"),
-        ({"url": "sqlite://"}, "url (say url)"),
-        ({"creator": print}, "creator (say url)"),
-        ({"connect_args": {"connect_timeout": 5}}, "connect_args.connect_timeout (say connect_"),
-        ({"connect_args": {"host": "x"}}, "connect_args.host (say url)"),
+        ({"pool_size": 5}, "pool_size (use pool.size)"),
+        ({"max_overflow": 5}, "max_overflow (use pool.max_overflow)"),
+        ({"pool_timeout": 5}, "pool_timeout (use pool.timeout)"),
+        ({"pool_recycle": 5}, "pool_recycle (use pool.recycle)"),
+        ({"pool_pre_ping": True}, "pool_pre_ping (use pool.pre_ping)"),
+        ({"poolclass": object}, "poolclass (use pool.kind)"),
+        ({"echo": True}, "echo (use echo)"),
+        ({"url": "sqlite://"}, "url (use url)"),
+        ({"creator": print}, "creator (use url)"),
+        ({"connect_args": {"connect_timeout": 5}}, "connect_args.connect_timeout (use connect_"),
+        ({"connect_args": {"host": "x"}}, "connect_args.host (use url)"),
         ({"connect_args": {"password": "x"}}, "connect_args.password (a secret belongs into"),
         ({"connect_args": {"sslpassword": "x"}}, "connect_args.sslpassword (a secret belongs"),
     ],
@@ -166,7 +166,7 @@ def test_all_covered_engine_options_are_named_at_once() -> None:
     options = {"pool_size": 5, "echo": True, "connect_args": {"user": "x"}, "hide_parameters": True}
     assert _faults(engine_options=options)["engine_options"] == (
         "may not name what a setting covers:"
-        " pool_size (say pool.size), echo (say echo), connect_args.user (say url)"
+        " pool_size (use pool.size), echo (use echo), connect_args.user (use url)"
     )
 
 

@@ -52,7 +52,7 @@ def database_values(settings: DatabaseSettings) -> None:
     assert_type(settings.lock_timeout, float | None)
     assert_type(settings.idle_in_transaction_timeout, float | None)
     assert_type(settings.tls, Literal["driver", "require", "verify"])
-    assert_type(settings.echo, bool)
+    assert_type(settings.echo, bool | Literal["debug"])
     assert_type(settings.pipeline, bool)
     assert_type(settings.replicas, tuple[URL, ...])
     assert_type(settings.pool, PoolSettings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from typing import TYPE_CHECKING, Generic, Never, Self
+from typing import TYPE_CHECKING, Any, Generic, Never, Self
 
 import attrs
 from sqlalchemy.orm import Session
@@ -262,7 +262,7 @@ class SqlAlchemySessionFactory(Generic[S]):
             raise
 
     def _opener(self, bind: Engine) -> Callable[[], S]:
-        keywords = {"bind": bind, **keywords_of(self.settings.session)}
+        keywords: dict[str, Any] = {"bind": bind, **keywords_of(self.settings.session)}
         session_class = self._class
 
         def open_session() -> S:

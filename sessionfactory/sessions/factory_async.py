@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from functools import partial
-from typing import TYPE_CHECKING, Generic, Never, Self
+from typing import TYPE_CHECKING, Any, Generic, Never, Self
 
 import attrs
 from sqlalchemy.util.concurrency import greenlet_spawn
@@ -310,7 +310,7 @@ class AsyncSqlAlchemySessionFactory(Generic[A]):
             raise
 
     def _opener(self, bind: Engine) -> Callable[[], A]:
-        keywords = {"bind": AsyncEngine(bind), **keywords_of(self.settings.session)}
+        keywords: dict[str, Any] = {"bind": AsyncEngine(bind), **keywords_of(self.settings.session)}
         session_class = self._class
 
         def open_session() -> A:

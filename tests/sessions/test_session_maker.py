@@ -163,10 +163,14 @@ def test_a_transaction_of_the_maker_may_write_at_once(tmp_path: Path) -> None:
 def test_listeners_and_configuration() -> None:
     """A listener hears every session of the factory; `configure` changes those of the maker."""
     heard: list[Session] = []
+
+    def hear(session: Session, *_: object) -> None:
+        heard.append(session)
+
     with SqlAlchemySessionFactory(MEMORY) as sessions:
         before = sessions()
         maker = sessions.sessionmaker
-        event.listen(maker, "after_begin", lambda session, *_: heard.append(session))
+        event.listen(maker, "after_begin", hear)
         maker.configure(autoflush=False)
         with sessions() as one, maker() as two, before:
             for session in (one, two, before):

@@ -27,9 +27,9 @@ class Answer(Secret):
 
     def __init__(self, text: object, asked_at: float) -> None:
         if not isinstance(text, str):
-            raise TypeError(
-                f"the function of the password returned {type(text).__name__}, not text"
-            )
+            kind = type(text).__name__
+            del text  # no frame of the error shows it
+            raise TypeError(f"the function of the password returned {kind}, not text")
         super().__init__(text)
         self.asked_at = asked_at
 

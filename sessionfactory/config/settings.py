@@ -37,7 +37,7 @@ _COVERED: Final = {
     "url": "url", "echo": "echo",
     "pool_size": "pool.size", "max_overflow": "pool.max_overflow", "pool_timeout": "pool.timeout",
     "pool_recycle": "pool.recycle", "pool_pre_ping": "pool.pre_ping", "poolclass": "pool.kind",
-    "pool": "pool.kind", "creator": "url", "async_creator": "url",
+    "pool": "pool.kind",
     "pool_reset_on_return": "pool.reset",
 }  # fmt: skip
 _COVERED_OF_SESSIONS: Final = {

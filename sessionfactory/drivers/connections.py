@@ -6,9 +6,11 @@ Each function finds out which driver made the connection, and does what the driv
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from sessionfactory.drivers import known, sockets
+from sessionfactory.drivers.driver import UNKNOWN
+from sessionfactory.errors import SessionFactoryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +35,46 @@ def forget_connection(error: BaseException) -> None:
     forget = known.of_class(type(error)).forget_connection
     if forget is not None:
         forget(error)
+
+
+def forget_arguments(error: BaseException) -> None:
+    """Take from an error of connecting, and from those that it came from, all that holds secrets.
+
+    Error trackers, ``pytest -l`` and rich print the local variables of every frame of a traceback,
+    and the frames of a failed connect hold what the driver was called with: the password, wherever
+    it came from. An error that is not the driver's keeps a note of the place where it arose.
+    """
+    seen: set[int] = set()
+    pending: list[BaseException | None] = [error]
+    while pending:
+        link = pending.pop()
+        if link is None or id(link) in seen:
+            continue
+        seen.add(id(link))
+        _note_place(link)
+        link.__traceback__ = None
+        forget_connection(link)
+        for name in ("__cause__", "__context__"):
+            if isinstance(getattr(link, name), UnicodeError):  # it has the text that it is about
+                setattr(link, name, None)
+        pending += [link.__cause__, link.__context__]
+        if isinstance(link, BaseExceptionGroup):
+            pending += cast("BaseExceptionGroup[BaseException]", link).exceptions
+
+
+def _note_place(error: BaseException) -> None:
+    frames = error.__traceback__
+    if frames is None or isinstance(error, (OSError, SessionFactoryError)):
+        return
+    if known.of_class(type(error)) is not UNKNOWN:
+        return
+    while frames.tb_next is not None:
+        frames = frames.tb_next
+    code = frames.tb_frame.f_code
+    error.add_note(
+        f"raised in {code.co_qualname}, {code.co_filename}:{frames.tb_lineno}, while connecting;"
+        " the frames are left out, because they hold the password"
+    )
 
 
 def driver_of(connection: DBAPIConnection | None) -> Driver:

@@ -4,7 +4,8 @@
 among the user's, and because it returns a connection, the listeners after it would not run at all.
 So the method is wrapped, once. From the driver outwards:
 
-1. the driver's ``connect``, by SQLAlchemy's dialect;
+1. the driver's ``connect``, by SQLAlchemy's dialect; or, in the place of 1 to 3, the function of
+   the user's that opens connections (``engine/creators.py``);
 2. what the driver needs: a URL's query keys take the names that it knows (asyncpg's ``sslmode``),
    the attempt gets a time limit where the driver has none;
 3. psycopg's pipelined connections take the place of its plain ones, where the settings ask for it;
@@ -28,7 +29,7 @@ from typing import TYPE_CHECKING
 
 from sessionfactory.drivers import dialects, known, tls
 from sessionfactory.drivers.psycopg_pipeline import installation
-from sessionfactory.engine import credentials, forks, pgbouncer
+from sessionfactory.engine import creators, credentials, forks, pgbouncer
 from sessionfactory.pool import shielded
 
 if TYPE_CHECKING:
@@ -41,8 +42,11 @@ if TYPE_CHECKING:
 def compose(engine: Engine, settings: DatabaseSettings, waiting: Waiting) -> None:
     """Make an engine open its connections by the chain that this module describes."""
     dialect = engine.dialect
-    connect = dialects.connecting_as_known(dialect, dialect.connect)
-    connect = installation.pipelining(dialect, settings, connect)
+    if creators.of_settings(settings) is not None:
+        connect = creators.opening(dialect, settings, dialect.connect)
+    else:
+        connect = dialects.connecting_as_known(dialect, dialect.connect)
+        connect = installation.pipelining(dialect, settings, connect)
     connect = tls.refusing_plaintext(dialect, settings, connect)
     connect = credentials.giving_secrets(dialect, engine.url, settings, waiting, connect)
     connect = pgbouncer.recognising(dialect, settings, waiting, connect)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from sessionfactory.config.masking import with_secrets
 from sessionfactory.config.rotating_secret import Answer, RotatingSecret
@@ -91,7 +91,7 @@ def _connect(
     except UnicodeError:  # which quotes the password, and so does its repr
         return SettingsError([Fault("password", "holds a character that the driver cannot send")])
     except BaseException as error:  # noqa: BLE001 - it is raised again, one frame further out
-        _drop_frames(error)
+        connections.forget_arguments(error)
         return error
 
 
@@ -111,18 +111,3 @@ def _newer(rotating: RotatingSecret, refused: Answer, waiting: Waiting) -> Answe
     if newer == refused and newer.asked_at < refused_at:
         newer = waiting.refresh(rotating, newer)
     return newer
-
-
-def _drop_frames(error: BaseException) -> None:
-    seen: set[int] = set()
-    pending: list[BaseException | None] = [error]
-    while pending:
-        link = pending.pop()
-        if link is None or id(link) in seen:
-            continue
-        seen.add(id(link))
-        link.__traceback__ = None
-        connections.forget_connection(link)
-        pending += [link.__cause__, link.__context__]
-        if isinstance(link, BaseExceptionGroup):
-            pending += cast("BaseExceptionGroup[BaseException]", link).exceptions

@@ -20,6 +20,7 @@ from sessionfactory.drivers import (
 from sessionfactory.drivers.psycopg_pipeline import installation
 from sessionfactory.engine import (
     connect,
+    creators,
     credentials,
     dialect_hooks,
     failover,
@@ -91,6 +92,7 @@ class ManagedEngine:
         if settings.pool.reset == "state":
             session_reset.refuse_other_databases(self._url)
         installation.refuse_unsupported(settings, self._url)
+        creators.refuse_unsupported(settings, self._url, is_async=is_async)
         credentials.refuse_coroutine(settings, is_async=is_async)
         self._options = _engine_options(settings, self._url, is_async=is_async)
         self._engine: Engine | None = None
@@ -277,6 +279,8 @@ def _engine_options(settings: DatabaseSettings, url: URL, *, is_async: bool) -> 
     size, overflow = _pool_size(settings, url)
     given = dict(settings.engine_options)
     theirs = given.pop("connect_args", None)
+    for name in creators.NAMES:
+        given.pop(name, None)  # part of the chain: see ``connect``
     table = {str(name): value for name, value in (as_table(theirs) or {}).items()}
     limits = timeouts.connect_arguments(settings, url, table)
     arguments = tls.connect_arguments(settings, url, table)

@@ -102,6 +102,11 @@ def _time_limits(settings: DatabaseSettings) -> dict[str, float]:
     return {name: limit for name, limit in limits if limit is not None}
 
 
+def postgresql_settings(settings: DatabaseSettings) -> dict[str, str]:
+    """Return the settings of PostgreSQL for the time limits, in milliseconds, by name."""
+    return _postgresql_settings(_time_limits(settings))
+
+
 def _postgresql_settings(limits: dict[str, float]) -> dict[str, str]:
     names = {"idle_in_transaction_timeout": "idle_in_transaction_session_timeout"}
     return {names.get(name, name): str(milliseconds(limit)) for name, limit in limits.items()}

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Self, cast
 
 from sqlalchemy.pool import Pool
 
-from sessionfactory.drivers import sqlalchemy_private
-from sessionfactory.errors import ClosedError
+from sessionfactory.drivers import connections, sqlalchemy_private
+from sessionfactory.errors import ClosedError, Fault, SettingsError
 from sessionfactory.pool import connection_settings
 from sessionfactory.pool.liveness import RETURNED
 
 if TYPE_CHECKING:
+    from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
-    from sqlalchemy.pool.base import _ConnectionRecord
+    from sqlalchemy.pool.base import _ConnectionRecord, _CreatorFnType, _CreatorWRecFnType
 
     from sessionfactory.pool.ledger import Ledger
     from sessionfactory.pool.liveness import Liveness
@@ -32,6 +33,28 @@ class LedgerPool(Pool):
     """Looks at the connections that are given out; ``None`` where nothing could be seen."""
     leaves: bool = False
     """Whether there may be something standing on connections, because a view left it there."""
+
+    def _should_wrap_creator(
+        self, creator: _CreatorFnType | _CreatorWRecFnType
+    ) -> _CreatorWRecFnType:
+        opened = super()._should_wrap_creator(creator)
+
+        def open_without_traces(rec: ConnectionPoolEntry) -> DBAPIConnection:
+            # Further out, no frame has the driver's arguments: this one is the last to see them.
+            try:
+                return opened(rec)
+            except UnicodeError:
+                problem = "holds a character that the driver cannot send"
+                failure: BaseException = SettingsError([Fault("password", problem)])
+            except BaseException as error:  # noqa: BLE001 - it is raised again
+                connections.forget_arguments(error)
+                failure = error
+            try:
+                raise failure
+            finally:
+                del failure  # else the error and this frame would keep each other
+
+        return open_without_traces
 
     def recreate(self) -> Self:
         """Return a new pool of the same settings and the same books."""

@@ -15,8 +15,7 @@ from sessionfactory import (
     SettingsError,
     SqlAlchemySessionFactory,
 )
-from sessionfactory.drivers import dialects, sqlalchemy_private
-from sessionfactory.engine.credentials import _drop_frames
+from sessionfactory.drivers import connections, dialects, sqlalchemy_private
 from sessionfactory.engine.managed import ManagedEngine
 from sessionfactory.engine.options import TransactionOptions
 from sessionfactory.engine.views import view_of
@@ -92,7 +91,7 @@ def test_frames_are_dropped_from_groups() -> None:
         inner = error
     group = ExceptionGroup("outer", [inner])
     inner.__cause__ = group
-    _drop_frames(group)
+    connections.forget_arguments(group)
     assert inner.__traceback__ is None
 
 

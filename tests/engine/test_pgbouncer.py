@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import make_url, text
@@ -165,3 +166,32 @@ def test_a_server_that_falls_silent_just_then(
             monkeypatch.undo()
             proxy.restore()
             assert session.scalar(text("SELECT 1")) == 1
+
+
+def test_limits_that_the_pooler_ignores(pooler: PgBouncer) -> None:
+    """A time limit that a pooler drops is reported when connecting, and not promised."""
+    limits = {"statement_timeout": 5.0, "idle_in_transaction_timeout": 7.0}
+    settings = DatabaseSettings(pooler.url_for(), **limits)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    with SqlAlchemySessionFactory(settings) as factory:
+        for _ in range(2):  # every time, and not the first time only
+            with pytest.raises(SettingsError, match="ignores start-up parameters") as caught:
+                factory().connection()
+            assert [fault.path for fault in caught.value.faults] == [*limits]
+
+
+def test_limits_of_the_role_behind_a_pooler(
+    pooler: PgBouncer, postgres_server: PostgresServer
+) -> None:
+    """Where the role has the limit on the server, it holds, and the setting is accepted."""
+    name = f"limited_{uuid4().hex[:8]}"
+    database = make_url(pooler.url_for()).database
+    postgres_server.execute(f"CREATE DATABASE {name}")
+    postgres_server.execute(f"ALTER DATABASE {name} SET statement_timeout = 5000")
+    try:
+        url = make_url(pooler.url_for()).set(database=name)
+        assert database != name
+        settings = DatabaseSettings(url, statement_timeout=5)
+        with SqlAlchemySessionFactory(settings) as factory, factory() as session:
+            assert session.scalar(text("SHOW statement_timeout")) == "5s"
+    finally:
+        postgres_server.execute(f"DROP DATABASE {name} WITH (FORCE)")

@@ -38,6 +38,7 @@ def refuse_unsupported(settings: DatabaseSettings, url: URL) -> None:
         raise SettingsError([Fault("pipeline", unknown)])
     arguments = as_table(settings.engine_options.get("connect_args", {})) or {}
     given = [name for name in _THEIRS if name in arguments]
+    given += [name for name in ("creator", "async_creator") if name in settings.engine_options]
     if given:
         problem = f"has cursors and connections of its own; take {', '.join(given)} away"
         raise SettingsError([Fault("pipeline", problem)])

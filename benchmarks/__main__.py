@@ -10,30 +10,30 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import frozen
 
-from benchmarks import (
-    async_open_close,
-    checkout,
-    contention,
+from benchmarks.measurements import (
     import_time,
-    isolation,
-    one_statement,
-    open_close,
-    pipelining,
-    pytest_plugin,
-    reading,
-    round_trips,
-    session_costs,
+    isolation_of_tests,
+    one_statement_transaction,
+    pipelined_transaction,
+    pool_checkout,
+    pool_contention,
+    prepared_reads,
+    pytest_plugin_startup,
+    round_trips_counted,
+    session_by_package,
+    session_open_close,
+    session_open_close_async,
     sqlite_concurrency,
-    transactions,
+    transaction_retries,
 )
-from benchmarks.charts import chart
-from benchmarks.report import render, summary
+from benchmarks.tool.charts import chart
+from benchmarks.tool.report import recorded, render, summary
 from sessionfactory.testing import ServerUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from benchmarks.figures import Table
+    from benchmarks.tool.figures import Table
 
 _RESULTS: Final = Path(__file__).parent / "results"
 
@@ -47,61 +47,61 @@ class Benchmark:
 
 
 BENCHMARKS: Final = {
-    "open_close": Benchmark(
-        partial(open_close.measure, open_close.FULL),
-        partial(open_close.measure, open_close.QUICK),
+    "session_open_close": Benchmark(
+        partial(session_open_close.measure, session_open_close.FULL),
+        partial(session_open_close.measure, session_open_close.QUICK),
     ),
-    "async_open_close": Benchmark(
-        partial(async_open_close.measure, async_open_close.FULL),
-        partial(async_open_close.measure, async_open_close.QUICK),
+    "session_open_close_async": Benchmark(
+        partial(session_open_close_async.measure, session_open_close_async.FULL),
+        partial(session_open_close_async.measure, session_open_close_async.QUICK),
     ),
-    "peers": Benchmark(
-        partial(session_costs.measure, session_costs.FULL),
-        partial(session_costs.measure, session_costs.QUICK),
+    "session_by_package": Benchmark(
+        partial(session_by_package.measure, session_by_package.FULL),
+        partial(session_by_package.measure, session_by_package.QUICK),
     ),
-    "checkout": Benchmark(
-        partial(checkout.measure, checkout.FULL),
-        partial(checkout.measure, checkout.QUICK),
+    "pool_checkout": Benchmark(
+        partial(pool_checkout.measure, pool_checkout.FULL),
+        partial(pool_checkout.measure, pool_checkout.QUICK),
     ),
-    "contention": Benchmark(
-        partial(contention.measure, contention.FULL),
-        partial(contention.measure, contention.QUICK),
+    "pool_contention": Benchmark(
+        partial(pool_contention.measure, pool_contention.FULL),
+        partial(pool_contention.measure, pool_contention.QUICK),
     ),
-    "round_trips": Benchmark(
-        partial(round_trips.measure, round_trips.FULL),
-        partial(round_trips.measure, round_trips.QUICK),
+    "round_trips_counted": Benchmark(
+        partial(round_trips_counted.measure, round_trips_counted.FULL),
+        partial(round_trips_counted.measure, round_trips_counted.QUICK),
     ),
-    "one_statement": Benchmark(
-        partial(one_statement.measure, one_statement.FULL),
-        partial(one_statement.measure, one_statement.QUICK),
+    "one_statement_transaction": Benchmark(
+        partial(one_statement_transaction.measure, one_statement_transaction.FULL),
+        partial(one_statement_transaction.measure, one_statement_transaction.QUICK),
     ),
-    "reading": Benchmark(
-        partial(reading.measure, reading.FULL),
-        partial(reading.measure, reading.QUICK),
+    "prepared_reads": Benchmark(
+        partial(prepared_reads.measure, prepared_reads.FULL),
+        partial(prepared_reads.measure, prepared_reads.QUICK),
     ),
-    "transactions": Benchmark(
-        partial(transactions.measure, transactions.FULL),
-        partial(transactions.measure, transactions.QUICK),
+    "transaction_retries": Benchmark(
+        partial(transaction_retries.measure, transaction_retries.FULL),
+        partial(transaction_retries.measure, transaction_retries.QUICK),
     ),
-    "pipelining": Benchmark(
-        partial(pipelining.measure, pipelining.FULL),
-        partial(pipelining.measure, pipelining.QUICK),
+    "pipelined_transaction": Benchmark(
+        partial(pipelined_transaction.measure, pipelined_transaction.FULL),
+        partial(pipelined_transaction.measure, pipelined_transaction.QUICK),
     ),
     "sqlite_concurrency": Benchmark(
         partial(sqlite_concurrency.measure, sqlite_concurrency.FULL),
         partial(sqlite_concurrency.measure, sqlite_concurrency.QUICK),
     ),
-    "isolation": Benchmark(
-        partial(isolation.measure, isolation.FULL),
-        partial(isolation.measure, isolation.QUICK),
+    "isolation_of_tests": Benchmark(
+        partial(isolation_of_tests.measure, isolation_of_tests.FULL),
+        partial(isolation_of_tests.measure, isolation_of_tests.QUICK),
     ),
     "import_time": Benchmark(
         partial(import_time.measure, import_time.FULL),
         partial(import_time.measure, import_time.QUICK),
     ),
-    "pytest_plugin": Benchmark(
-        partial(pytest_plugin.measure, pytest_plugin.FULL),
-        partial(pytest_plugin.measure, pytest_plugin.QUICK),
+    "pytest_plugin_startup": Benchmark(
+        partial(pytest_plugin_startup.measure, pytest_plugin_startup.FULL),
+        partial(pytest_plugin_startup.measure, pytest_plugin_startup.QUICK),
     ),
 }
 
@@ -112,9 +112,9 @@ def main(
     benchmarks: dict[str, Benchmark] = BENCHMARKS,
     results: Path = _RESULTS,
 ) -> None:
-    """Measure the tables that were asked for, print them, and say which targets were missed.
+    """Measure the tables that are given, print them, and list the targets that were missed.
 
-    A missed target is no failure of the command: on a busy machine it may be the machine's.
+    A missed target does not fail the command: a busy machine may be the reason.
 
     Args:
         arguments: the command line; by default the process's own.
@@ -132,22 +132,21 @@ def main(
             print(f"{name} is left out: {missing}\n", flush=True)
             continue
         print(render(table), flush=True)
-        if given.write:
-            _write(table, results)
         found.append(table)
+        if given.write:  # after each, so that a run that is interrupted keeps what it has
+            _write(table, results)
     print(summary(found))
 
 
 def _write(table: Table, results: Path) -> None:
-    """Write a table as text and as a chart, and what the README shows of it."""
-    charts = {table.name: chart(table)}
-    if table.highlight is not None:
-        charts[f"{table.name}_highlight"] = chart(table, table.highlight)
+    """Write a table into the one file of results, and the chart that the pages show."""
     results.mkdir(exist_ok=True)
-    for name, svg in charts.items():
-        (results / f"{name}.svg").write_text(svg, encoding="utf-8")
-    text = f"{render(table)}\n![{table.title}]({table.name}.svg)\n"
-    (results / f"{table.name}.md").write_text(text, encoding="utf-8")
+    file = results / "results.md"
+    earlier = file.read_text(encoding="utf-8") if file.exists() else ""
+    file.write_text(recorded([table], earlier), encoding="utf-8")
+    if table.highlight is not None:
+        svg = chart(table, table.highlight)
+        (results / "results.svg").write_text(svg, encoding="utf-8")
 
 
 @frozen
@@ -161,9 +160,7 @@ def _parse(arguments: Sequence[str] | None, names: list[str]) -> _Given:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("tables", nargs="*", metavar="table", help=f"of {', '.join(names)}")
     parser.add_argument("--quick", action="store_true", help="few rounds: does it run at all?")
-    parser.add_argument(
-        "--write", action="store_true", help="write benchmarks/results/<table>.md and .svg"
-    )
+    parser.add_argument("--write", action="store_true", help="write benchmarks/results")
     options = parser.parse_args(arguments)
     given = _Given(options.tables or names, options.quick, options.write)
     if unknown := [name for name in given.tables if name not in names]:

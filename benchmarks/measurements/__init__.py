@@ -1,0 +1,1 @@
+"""One module for each measurement; its name says what is measured."""

@@ -1,0 +1,1 @@
+"""What the measurements use: databases, servers, packages, and work to do."""

@@ -1,0 +1,1 @@
+"""How it is measured, compared, printed and drawn; knows nothing of sessions."""

@@ -8,6 +8,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from sqlalchemy import event
+from sqlalchemy.engine.base import OptionEngine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -36,6 +37,56 @@ entry_of: Final[Callable[[PoolProxiedConnection], ConnectionPoolEntry]] = attrge
 A listener to ``checkout`` is given it, too, but to have one costs more than all that we do there.
 ``tests/engine/test_pools.py`` notices if it moves.
 """
+
+
+class _Derived(OptionEngine):
+    """An engine derived by ``execution_options`` from one of ours; it connects as that one does."""
+
+    def __init__(self, proxied: Engine, execution_options: Any) -> None:
+        self._connection_cls = proxied._connection_cls  # noqa: SLF001
+        self._option_cls = _Derived
+        super().__init__(proxied, execution_options)
+
+    def raw_connection(self) -> PoolProxiedConnection:
+        """Return a connection from the pool, as the engine does from which this one comes."""
+        return self._proxied.raw_connection()
+
+    def update_execution_options(self, **options: Any) -> None:
+        """Update the default execution options, unless the connections would refuse them."""
+        refuse = getattr(self._connection_cls, "refuse_options", None)
+        if refuse is not None:
+            refuse(options)
+        super().update_execution_options(**options)
+
+
+def connect_as(engine: Engine, connection_class: type[Connection]) -> None:
+    """Make an engine, and those derived from it, open connections of a class.
+
+    The class may have a static method ``refuse_options``, which raises for execution options that
+    no derived engine may have. Events would cost each statement of the engine.
+    ``tests/engine/test_sqlite_begin.py`` notices if one of these names moves.
+    """
+    engine._connection_cls = connection_class  # noqa: SLF001
+    engine._option_cls = _Derived  # noqa: SLF001
+
+
+def pool_of(connection: PoolProxiedConnection) -> Pool:
+    """Return the pool that a connection came from.
+
+    ``tests/engine/test_sqlite_begin.py`` notices if it moves.
+    """
+    return cast("_ConnectionFairy", connection)._pool  # noqa: SLF001
+
+
+def isolation_level_of(engine: Engine) -> str | None:
+    """Return the isolation level that an engine was made with; ``None`` for the database's default.
+
+    What is public asks the database. ``tests/transactions/test_options.py`` notices if it moves.
+    """
+    level = engine.get_execution_options().get("isolation_level")
+    dialect: Any = engine.dialect
+    found: str | None = level or dialect._on_connect_isolation_level  # noqa: SLF001
+    return None if found is None else str(found).upper().replace("_", " ")
 
 
 def fail_checkout(proxy: PoolProxiedConnection, error: BaseException) -> None:

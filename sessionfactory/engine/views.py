@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from sessionfactory.drivers import families, known
-from sessionfactory.engine import read_only, sqlite, timeouts
+from sessionfactory.engine import read_only, sqlite_begin, timeouts
 from sessionfactory.errors import Fault, SettingsError
 from sessionfactory.pool import connection_settings
 
@@ -80,7 +80,7 @@ def _build(engine: Engine, options: TransactionOptions) -> Engine:
     read_only.translate_refusals(engine)
     driver = known.named(engine.dialect.driver)
     if family.is_sqlite:
-        sqlite.read_only(view, engine)
+        sqlite_begin.read_only(view)
     if family.speaks_postgresql and autocommits:
         connection_settings.stand(view, engine, connection_settings.reads_only)
         if driver.read_only_autocommit == "attribute":  # after AUTOCOMMIT, or it has no effect

@@ -45,7 +45,7 @@ class Image:
     def __init__(self, name: str, settings: SqliteSettings, content: bytes = b"") -> None:
         self.content = content
         self._name = name
-        self._pragmas = pragmas(settings, None)
+        self._pragmas = pragmas(settings)
         self._connection: sqlite3.Connection
         self._alone = False
 

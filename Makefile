@@ -46,16 +46,20 @@ export SESSIONFACTORY_FETCHED = no
 servers:
 else
 servers:
-	@$(MAKE) --no-print-directory mariadb pgbouncer || echo "Some servers cannot be fetched here."
+	@for server in mariadb pgbouncer; do \
+	  $(MAKE) --no-print-directory $$server >.$$server.log 2>&1 && rm .$$server.log || \
+	    echo "$$server cannot be fetched here, so its tests are skipped (.$$server.log says why)"; done
 endif
 
 test: install servers  ## run the tests; FETCH=no: without fetching MariaDB and PgBouncer
 	$(BIN)/python $(PYTEST)
 
-soak: install servers  ## run the tests that take long, and generated ones with a random seed
-	$(BIN)/python $(PYTEST) --timeout 3600 --dist worksteal tests/soak
-	seed=$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ') && SESSIONFACTORY_RANDOM=1 \
-	  $(BIN)/python $(PYTEST) --timeout 3600 --hypothesis-seed=$$seed $$(grep -rl '^from hypothesis' tests/*/)
+soak: install servers  ## run the tests that take long, and generated ones, with a random seed
+	@seed=$${SESSIONFACTORY_SEED:-$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}; \
+	  echo "make soak SESSIONFACTORY_SEED=$$seed repeats this run"; \
+	  export SESSIONFACTORY_RANDOM=1 SESSIONFACTORY_SEED=$$seed; \
+	  $(BIN)/python $(PYTEST) --timeout 3600 --hypothesis-seed=$$seed --dist worksteal tests/soak \
+	    $$(grep -rl '^from hypothesis' tests/*/)
 
 cov: install servers  ## run the tests and require full branch coverage
 	rm -f .coverage .coverage.*
@@ -115,4 +119,4 @@ check: lint type docs wheel-check cov  ## all that CI runs
 	@$(MAKE) --no-print-directory min FETCH=no
 
 clean:  ## remove everything that was made
-	rm -rf $(VENV) .venv-* .mariadb .pgbouncer dist .coverage* htmlcov .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-* .mariadb .pgbouncer .mariadb.log .pgbouncer.log dist .coverage* htmlcov .mypy_cache .ruff_cache .pytest_cache

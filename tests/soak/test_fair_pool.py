@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy.exc import TimeoutError as SqlAlchemyTimeoutError
 
 from sessionfactory.pool.fair import FairPool
+from tests.support.seeds import seeds
 from tests.support.sqlite_pools import Caller, Databases
 from tests.support.storms import Storm
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 ACTIONS = 10_000
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", seeds(20))
 @pytest.mark.parametrize("kind", ["threads", "tasks"])
 def test_storm(kind: str, seed: int) -> None:
     """Ten thousand random actions leave nothing behind."""
@@ -41,7 +42,7 @@ def _raise(_number: int, _frame: FrameType | None) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", seeds(3))
 def test_signals(seed: int) -> None:
     """A signal handler that raises at random moments of the main thread takes no place away."""
     databases, dice = Databases(), random.Random(seed)

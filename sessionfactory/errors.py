@@ -163,35 +163,49 @@ class ForkedConnectionError(SessionFactoryError):
     _has_page = True
 
 
-def note_outcome(error: BaseException, outcome: CommitOutcome, note: str) -> None:
-    """Have an error say what became of the COMMIT that was under way when it was raised."""
+def note_outcome(error: BaseException, outcome: CommitOutcome, note: str = "") -> None:
+    """Attach the outcome of a COMMIT to the error that interrupted it; see ``commit_outcome``."""
     vars(error)[_OUTCOME] = outcome
-    error.add_note(note)
+    if note:
+        error.add_note(note)
 
 
 def commit_outcome(error: BaseException) -> CommitOutcome | None:
-    """Say what became of the COMMIT that was under way when a task was cancelled.
+    """Return the outcome of the COMMIT that was under way when an error was raised.
 
-    A COMMIT that was sent is finished before the cancellation is delivered; the error that carries
-    the cancellation (``CancelledError``, or the ``TimeoutError`` of ``asyncio.timeout``) knows how.
-    Scopes of anyio and a ``TaskGroup`` swallow the ``CancelledError``: catch it inside of them.
+    On sessions of this package, a COMMIT that was sent is finished before a cancellation is
+    delivered, and the error that carries the cancellation (``CancelledError``, or the
+    ``TimeoutError`` of ``asyncio.timeout``) has its outcome. So has an error or a Ctrl-C that
+    struck COMMIT, and each error of this package that is about one. Scopes of anyio and a
+    ``TaskGroup`` swallow the ``CancelledError``: catch it inside of them.
 
     Args:
-        error: what the caller of ``begin()`` or ``commit()`` caught.
+        error: what the caller of ``begin()``, ``commit()`` or ``run_in_transaction`` caught. Errors
+            that it was raised ``from`` count as well; one that was merely handled at the time does
+            not, because it may belong to another transaction.
 
     Returns:
-        ``"committed"``, ``"rolled back"`` or ``"uncertain"``; ``None`` if no COMMIT was under way,
-        so that nothing of the transaction was saved.
+        ``"committed"``, ``"rolled back"`` or ``"uncertain"``; ``None`` if no COMMIT was under way:
+        what had not been committed before is rolled back.
     """
     seen: set[int] = set()
     link: BaseException | None = error
     while link is not None and id(link) not in seen:
         seen.add(id(link))
-        outcome = vars(link).get(_OUTCOME)
+        outcome = cast("CommitOutcome | None", vars(link).get(_OUTCOME)) or _inherent(link)
         if outcome is not None:
-            return cast("CommitOutcome", outcome)
-        link = link.__cause__ or link.__context__
+            return outcome
+        link = link.__cause__
     return None
+
+
+def _inherent(error: BaseException) -> CommitOutcome | None:
+    """Return the outcome that an error of this package has by its class."""
+    if isinstance(error, CommitUncertainError):
+        return "uncertain"
+    if isinstance(error, CommitRolledBackError):
+        return "rolled back"
+    return "committed" if isinstance(error, AfterCommitError) else None
 
 
 publish(

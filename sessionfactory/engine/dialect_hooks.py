@@ -27,6 +27,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from sessionfactory.drivers import commit_stage, connections, failed_transactions, families
+from sessionfactory.drivers.error_codes import is_answer
+from sessionfactory.errors import note_outcome
 from sessionfactory.pool import shielded
 
 if TYPE_CHECKING:
@@ -88,6 +90,7 @@ def _recording(commit: Ending) -> Ending:
             commit(connection)
         except BaseException as error:
             commit_stage.note_commit(error)
+            note_outcome(error, "rolled back" if is_answer(error) else "uncertain")
             if settle is None or not isinstance(error, Exception):
                 raise
             settle(error)

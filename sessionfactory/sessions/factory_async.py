@@ -22,6 +22,7 @@ from sessionfactory.sessions.guarded_session import refuse_class
 from sessionfactory.sessions.session_maker import keywords_of
 from sessionfactory.sessions.session_maker_async import AsyncFactorySessionmaker
 from sessionfactory.sessions.shielded_session import (
+    close_own,
     end_session,
     lasting,
     overrides_close,
@@ -84,11 +85,13 @@ class AsyncTransactionScope(Generic[A]):
         theirs = overrides_close(self._session)
         leave = self._transaction.__exit__ if theirs else self._end
         end = partial(greenlet_spawn, leave, kind, error, traceback)
+        committed = False
         try:
             await end_session(end, self._session.sync_session, commits=kind is None)
+            committed = kind is None
         finally:
             if theirs:
-                await self._session.close()
+                await close_own(self._session, committed=committed)
 
     async def run_sync(self, work: Callable[[Session], T]) -> T:
         """Run the transaction with a plain function as its block, all of it in one greenlet.

@@ -11,6 +11,7 @@ from sqlalchemy.util.concurrency import greenlet_spawn
 from typing_extensions import TypeVar
 
 from sessionfactory.drivers.asyncio_ext import AsyncSession, AsyncSessionTransaction
+from sessionfactory.errors import note_outcome
 from sessionfactory.pool.shielded import Ending, finish
 from sessionfactory.sessions.guarded_session import guarded
 
@@ -110,12 +111,24 @@ async def run_scope(session: AsyncSession, work: Callable[[Session], T]) -> T:
             if not theirs:
                 sync_session.close()
 
+    committed = False
     try:
         await end_session(partial(greenlet_spawn, scope), sync_session, commits=True)
+        committed = True
     finally:
         if theirs:
-            await session.close()
+            await close_own(session, committed=committed)
     return results[0]
+
+
+async def close_own(session: AsyncSession, *, committed: bool) -> None:
+    """Call a session's own ``close()``; an error from it has the outcome of the commit before."""
+    try:
+        await session.close()
+    except BaseException as error:
+        if committed:
+            note_outcome(error, "committed", "The transaction is committed")
+        raise
 
 
 def lasting(session_class: type[A]) -> type[A]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from asyncio import CancelledError
 from inspect import isawaitable, iscoroutine, iscoroutinefunction
 from typing import TYPE_CHECKING, Final, cast
 
@@ -14,7 +13,7 @@ from sqlalchemy.util.concurrency import await_only, in_greenlet
 from sessionfactory.drivers import failed_transactions
 from sessionfactory.drivers.asyncio_ext import AsyncSession
 from sessionfactory.drivers.sqlalchemy_private import between_transactions
-from sessionfactory.errors import AfterCommitError
+from sessionfactory.errors import AfterCommitError, note_outcome
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -23,24 +22,25 @@ if TYPE_CHECKING:
 
     Callback = Callable[[], object]
 
-# What is added to a session has names that clash with nobody's.
+# Names of attributes that are added to a session.
 _WAITING: Final = "sessionfactory_after_commit"
 CAPTURING: Final = "sessionfactory_capturing"
 """Attribute of a session: lists of which the last, if any, gets the callbacks instead of a run."""
 
 
 def on_commit(session: Session | AsyncSession, callback: Callable[[], object]) -> None:
-    """Have a function called once the session's transaction is committed: to send the mail.
+    """Call a function once the session's transaction is committed: to send the mail.
 
-    It runs after the outermost COMMIT, in the thread or task that commits, after those that were
-    given before it; it is dropped if the transaction, or the savepoint in which it was given, is
-    rolled back. The transaction is the one that is open, or else the session's next one. The
-    session may be used, committed and closed in the callback; ``commit()``, or the scope's end,
-    returns when all have run.
+    It runs after the outermost COMMIT, in the thread or task that commits, after the callbacks that
+    were registered before it; it is dropped if the transaction, or the savepoint in which it was
+    registered, is rolled back. The transaction is the one that is open, or else the session's next
+    one. The session may be used, committed and closed in the callback; ``commit()``, or the scope's
+    end, returns when all have run.
 
-    Whatever fails, the others run, and the data stays committed: nothing is tried again. If the
-    committing task is cancelled, the callbacks of a COMMIT that has happened still run; one that a
-    cancellation strikes itself, as may happen with SQLAlchemy's own ``AsyncSession``, ends there.
+    If one fails, the others run, and the data stays committed: nothing is repeated. If the
+    committing task is cancelled, the callbacks of a COMMIT that succeeded still run. A Ctrl-C, or a
+    cancellation on SQLAlchemy's own ``AsyncSession``, ends the callback that it interrupts, and is
+    raised when the others have run.
 
     Args:
         session: of any factory, ``sessionmaker`` included.
@@ -70,16 +70,16 @@ def on_commit(session: Session | AsyncSession, callback: Callable[[], object]) -
 
 @attrs.define(eq=False)
 class _Waiting:
-    """The callbacks of a session's transaction, and what becomes of them.
+    """The callbacks of a session's transaction: run after its commit, dropped at its rollback.
 
-    SQLAlchemy's ``after_commit`` is too early to run them: it comes for savepoints as well, and a
+    SQLAlchemy's ``after_commit`` is too early to run them: it is sent for savepoints as well, and a
     session that is used in it, or a listener that raises, leaves the session stuck.
     """
 
     _callbacks: list[tuple[Callback, list[SessionTransaction]]] = attrs.field(
         factory=list[tuple["Callback", "list[SessionTransaction]"]]
     )
-    """Each with the savepoints in which it was given."""
+    """Each with the savepoints in which it was registered."""
     _committed: SessionTransaction | None = None
 
     def add(self, session: Session, callback: Callback) -> None:
@@ -111,20 +111,23 @@ def _run(session: Session, callbacks: Sequence[Callback]) -> None:
         capturing[-1].extend(callbacks)
         return
     failures: list[Exception] = []
-    cancelled: CancelledError | None = None
+    interruption: BaseException | None = None
     with between_transactions(session):
         for callback in callbacks:
             try:
                 outcome = callback()
                 if isawaitable(outcome):
                     _complete(outcome)
-            except Exception as error:  # noqa: BLE001 - all of them are told, after all have run
+            except Exception as error:  # noqa: BLE001 - raised when all have run
                 failures.append(error)
-            except CancelledError as error:  # it strikes one of them; the others are due as well
-                cancelled = error
-    failed = AfterCommitError(_told(len(failures), len(callbacks)), failures) if failures else None
-    if cancelled is not None:
-        raise cancelled from failed
+            except BaseException as error:  # noqa: BLE001 - so is Ctrl-C: it ends one callback
+                interruption = interruption or error
+    failed = (
+        AfterCommitError(_summary(len(failures), len(callbacks)), failures) if failures else None
+    )
+    if interruption is not None:
+        note_outcome(interruption, "committed", "The transaction is committed")
+        raise interruption from failed
     if failed is not None:
         raise failed
 
@@ -134,7 +137,7 @@ def _complete(outcome: Awaitable[object]) -> None:
         await_only(outcome)
         return
     if iscoroutine(outcome):
-        outcome.close()  # else a warning that nobody awaited it
+        outcome.close()  # otherwise a warning says that it was never awaited
     raise TypeError(
         "a callback of on_commit returned something to await, on a session of the sync half"
     )
@@ -144,8 +147,8 @@ def _kind(given: object) -> str:
     return type(given).__name__
 
 
-def _told(failures: int, callbacks: int) -> str:
+def _summary(failures: int, callbacks: int) -> str:
     return (
-        "The transaction is committed, and stays so, but of the functions that were to run after it"
-        f" {failures} of {callbacks} failed. Nothing is tried again"
+        "The transaction is committed, and stays so, but of the functions that run after it"
+        f" {failures} of {callbacks} failed. Nothing is repeated"
     )

@@ -17,7 +17,7 @@ from sessionfactory.drivers import failed_transactions
 from sessionfactory.drivers.commit_stage import Stage, is_of_commit, stage_of
 from sessionfactory.drivers.error_codes import Kind, codes_of, is_answer, kind_of
 from sessionfactory.drivers.sqlalchemy_private import is_autocommit, of_transaction
-from sessionfactory.errors import CommitUncertainError
+from sessionfactory.errors import CommitUncertainError, commit_outcome, note_outcome
 from sessionfactory.interfaces import makes_sessions
 from sessionfactory.transactions.verification.marker import MarkersMissingError
 from sessionfactory.transactions.verification.watch import VERIFICATIONS, Watch
@@ -213,6 +213,11 @@ class Attempt:
         """Leave nothing behind on the session's connection."""
         if self._watch is not None:
             self._watch.close()
+
+    def note_cancelled(self, error: BaseException) -> None:
+        """Attach the outcome to a cancellation of SQLAlchemy's own sessions, which have none."""
+        if self._worked and commit_outcome(error) is None:
+            note_outcome(error, "uncertain", "It is not known whether the COMMIT succeeded")
 
     def judge(self, error: Exception) -> None:
         """Decide whether the transaction is tried again: see ``Run.goes_on``.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
@@ -77,6 +78,9 @@ async def _attempt(sessions: AsyncSessionFactory[A], work: Callable[[Session], T
         return await _scope(sessions, block)
     except Exception as error:
         attempt.judge(error)
+        raise
+    except CancelledError as error:
+        attempt.note_cancelled(error)
         raise
     finally:
         attempt.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from functools import partial, update_wrapper
 from typing import TYPE_CHECKING, TypeVar
 
@@ -89,6 +90,9 @@ async def _attempt(
                 attempt.end(session.sync_session)
     except Exception as error:
         attempt.judge(error)
+        raise
+    except CancelledError as error:
+        attempt.note_cancelled(error)
         raise
     finally:
         attempt.close()

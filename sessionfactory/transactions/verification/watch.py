@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from sessionfactory.drivers import sqlalchemy_private
 from sessionfactory.drivers.error_codes import is_answer, kind_of
 from sessionfactory.engine import dialect_hooks
-from sessionfactory.errors import CommitUncertainError
+from sessionfactory.errors import CommitUncertainError, note_outcome
 from sessionfactory.pool.waiting import pause
 from sessionfactory.transactions.verification import marker, postgres_status
 
@@ -104,6 +104,7 @@ class Watch:
             ) from wrapped
         if outcome == "rolled back":
             self.rolled_back = True
+            note_outcome(wrapped, "rolled back")
             raise wrapped from error
 
 

@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
-from sqlalchemy.orm import Session
 from typing_extensions import override
 
 from sessionfactory import (
@@ -28,6 +27,8 @@ from tests.support.payments import PAY, fail_at_commit
 from tests.support.ways import POSTGRESQL, Way
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
     from sessionfactory.testing import FaultProxy, PostgresServer
 
 ways = pytest.mark.parametrize("way", POSTGRESQL, ids=str)

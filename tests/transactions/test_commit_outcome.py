@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import text
@@ -98,14 +98,14 @@ def test_an_interrupted_commit_is_uncertain(
     with SqlAlchemySessionFactory(DatabaseSettings(server.url)) as factory:
         with pytest.raises(KeyboardInterrupt) as caught, factory.begin() as session:
             session.execute(PAY)
-            raw = session.connection().connection.dbapi_connection
-            commit = type(raw).commit
+            driver: Any = type(session.connection().connection.dbapi_connection)
+            commit = driver.commit
 
             def interrupt(connection: object) -> None:
                 commit(connection)
                 raise KeyboardInterrupt
 
-            monkeypatch.setattr(type(raw), "commit", interrupt)
+            monkeypatch.setattr(driver, "commit", interrupt)
         monkeypatch.undo()
     assert commit_outcome(caught.value) == "uncertain"
 

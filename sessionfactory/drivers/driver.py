@@ -120,6 +120,8 @@ class Driver:
     connect: Callable[[Connect, Arguments, Keywords], Any] | None = field(default=None, repr=False)
     """Calls ``Dialect.connect`` where arguments have to be translated, or the time limit of an
     attempt does not cover all of it; returns the connection."""
+    encrypts_files: bool = False
+    """Whether the password is the passphrase of a file, which would be in plaintext without one."""
     least_scram_rounds: int = 1
     """How many rounds of hashing a server's password has to have, for the driver to log in."""
     opens_in_thread: bool = False

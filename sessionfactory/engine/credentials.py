@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sessionfactory.config.masking import with_secrets
 from sessionfactory.config.rotating_secret import Answer, RotatingSecret
-from sessionfactory.drivers import connections
+from sessionfactory.drivers import connections, families, known
 from sessionfactory.drivers.error_codes import classify
 from sessionfactory.errors import Fault, SettingsError
 
@@ -59,6 +59,31 @@ def refuse_coroutine(settings: DatabaseSettings, *, is_async: bool) -> None:
     if isinstance(password, RotatingSecret) and password.is_async and not is_async:
         problem = "is a coroutine function, which only the async half can call; give a plain one"
         raise SettingsError([Fault("password", problem)])
+
+
+def refuse_missing_passphrase(settings: DatabaseSettings, url: URL) -> None:
+    """Refuse an encrypted file without a passphrase, which some builds write in plaintext.
+
+    Raises:
+        SettingsError: the driver encrypts files, and there is no password.
+    """
+    if known.named(url.get_driver_name()).encrypts_files and settings.password is None:
+        problem = "is the passphrase of the file, which would not be encrypted without one; give it"
+        raise SettingsError([Fault("password", problem)])
+
+
+def url_for_hooks(settings: DatabaseSettings, url: URL) -> URL:
+    """Return the URL to make an engine from, whose dialect may read the password at once.
+
+    SQLCipher's dialect takes the passphrase from the URL for its ``on_connect_url``, and not as an
+    argument of ``connect``. The engine must not keep this URL: its ``url`` is ``url``.
+    """
+    if settings.password is None or not families.of_url(url).is_sqlite:
+        return url
+    private = with_secrets(url, settings.password, settings.url_secrets)
+    dialect = url.get_dialect()()
+    takes_argument = dialect.create_connect_args(private) != dialect.create_connect_args(url)
+    return url if takes_argument else private
 
 
 def renewals(settings: DatabaseSettings) -> list[Callable[[], None]]:

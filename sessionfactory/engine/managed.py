@@ -93,6 +93,7 @@ class ManagedEngine:
             session_reset.refuse_other_databases(self._url)
         installation.refuse_unsupported(settings, self._url)
         creators.refuse_unsupported(settings, self._url, is_async=is_async)
+        credentials.refuse_missing_passphrase(settings, self._url)
         credentials.refuse_coroutine(settings, is_async=is_async)
         self._options = _engine_options(settings, self._url, is_async=is_async)
         self._engine: Engine | None = None
@@ -228,7 +229,9 @@ class ManagedEngine:
     def _build(self) -> Engine:
         tls.warn_of_risk(self.settings, self.name)
         try:
-            engine = _create(self._url, self._options, is_async=self.is_async)
+            with_password = credentials.url_for_hooks(self.settings, self._url)
+            engine = _create(with_password, self._options, is_async=self.is_async)
+            engine.url = self._url
         except (TypeError, ArgumentError) as error:
             problem = f"SQLAlchemy does not take them: {error}"
             raise SettingsError([Fault("engine_options", problem)]) from None

@@ -20,5 +20,9 @@ def query_keys(url: URL, dbapi: Any) -> frozenset[str]:
 
 
 DRIVER: Final = evolve(
-    sqlite3.DRIVER, name="pysqlcipher", install="sqlcipher3-wheels", query_keys=query_keys
+    sqlite3.DRIVER,
+    name="pysqlcipher",
+    install="sqlcipher3-wheels",
+    query_keys=query_keys,
+    encrypts_files=True,
 )

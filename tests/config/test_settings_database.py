@@ -146,7 +146,6 @@ def test_every_malformed_replica_is_told_by_its_number() -> None:
         ({"poolclass": object}, "poolclass (use pool.kind)"),
         ({"echo": True}, "echo (use echo)"),
         ({"url": "sqlite://"}, "url (use url)"),
-        ({"creator": print}, "creator (use url)"),
         ({"connect_args": {"connect_timeout": 5}}, "connect_args.connect_timeout (use connect_"),
         ({"connect_args": {"host": "x"}}, "connect_args.host (use url)"),
         ({"connect_args": {"password": "x"}}, "connect_args.password (a secret belongs into"),

@@ -289,7 +289,7 @@ def _given_connection() -> Connection | None:
 
 
 def _configure_logging() -> None:
-    """Set logging up as ``alembic.ini`` says, for the command; a program has its own."""
+    """Configure logging from ``alembic.ini``, for the command; a program has its own."""
     config = context.config
     if config.cmd_opts is None or config.config_file_name is None:
         return

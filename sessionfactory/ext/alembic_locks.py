@@ -204,7 +204,7 @@ class SqliteLock(MigrationLock):
     """
 
     in_transaction = True
-    # A write that changes nothing: it takes the write lock whatever BEGIN says.
+    # A write that changes nothing: it takes the write lock after any kind of BEGIN.
     _TAKE: ClassVar = (
         "CREATE TABLE sessionfactory_migrating (x INTEGER)",
         "DROP TABLE sessionfactory_migrating",

@@ -1,4 +1,4 @@
-"""Every block of the documentation does what its page says."""
+"""Every block of the documentation works as its page shows."""
 
 from __future__ import annotations
 

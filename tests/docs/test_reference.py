@@ -75,7 +75,7 @@ def test_a_traceback_leads_to_the_section_of_its_error(name: str) -> None:
     arguments: list[Any] = ["message"]
     if last == "AfterCommitError":
         arguments.append([ValueError()])
-    if last in {"SettingsError", "ConformanceError"}:  # their messages say everything
+    if last in {"SettingsError", "ConformanceError"}:  # their messages need no page
         return
     for note in getattr(cls(*arguments), "__notes__", []):
         page, _, anchor = str(note).partition("errors.html#")

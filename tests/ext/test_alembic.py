@@ -58,7 +58,7 @@ def rows(file: Path, query: str) -> list[tuple[object, ...]]:
 
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A SQLite file that is not there yet; DATABASE_URL says where."""
+    """A SQLite file that is not there yet; its URL is in DATABASE_URL."""
     path = tmp_path / "app.db"
     monkeypatch.setenv("DATABASE_URL", f"sqlite:///{path}")
     return path
@@ -219,7 +219,7 @@ def test_a_concurrent_index_and_the_lock_go_together(
 def test_a_transaction_pooler_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgres_server: PostgresServer
 ) -> None:
-    """Behind PgBouncer, where the lock would not hold, migrations say to go to the server."""
+    """Behind PgBouncer, where the lock would not hold, migrations are refused, with the remedy."""
     with running_or_skipped(PgBouncer(postgres_server)) as pooler:
         monkeypatch.setenv("DATABASE_URL", pooler.url_for())
         project = Project.make(tmp_path)

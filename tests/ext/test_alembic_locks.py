@@ -117,7 +117,7 @@ def test_a_waiting_worker_names_the_holder_and_outlives_it(
 
 
 def test_a_worker_does_not_wait_for_ever(empty_url: str, tmp_path: Path) -> None:
-    """After lock_timeout, the error names the holder and says what to do."""
+    """After lock_timeout, the error names the holder and what to do."""
     project = Project.make(tmp_path / "impatient", options=", lock_timeout=0.1")
     project.add("one", GATE)
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Migrations of the database `default`, over an async driver; DATABASE_URL says where it is."""
+"""Migrations of the database `default`, over an async driver; its URL is in DATABASE_URL."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Migrations of several databases; DATABASE_URL and NAME_DATABASE_URL say where they are."""
+"""Migrations of several databases; their URLs are in DATABASE_URL and NAME_DATABASE_URL."""
 
 from alembic import context
 

@@ -1,4 +1,4 @@
-"""Migrations of the database `default`; DATABASE_URL says where it is."""
+"""Migrations of the database `default`; its URL is in DATABASE_URL."""
 
 from sessionfactory import SessionFactoryRegistry
 from sessionfactory.ext.alembic import run_migrations

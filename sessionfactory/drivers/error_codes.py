@@ -38,12 +38,15 @@ Meaning: TypeAlias = Literal[
     "invalid value",
     "rolled back",
     "already failed",
+    "stale plan",
+    "client time limit",
     "unclear",
 ]
-Kind: TypeAlias = Literal["conflict", "lock timeout", "lost", "away"]
+Kind: TypeAlias = Literal["conflict", "lock timeout", "lost", "away", "stale plan"]
 """Why a transaction is worth another attempt. ``"conflict"``: with another transaction, as by a
 deadlock. ``"lock timeout"``: another one held what was waited for. ``"lost"``: the connection,
-during its use. ``"away"``: the server cannot be reached, or accepts no connection now."""
+during its use. ``"away"``: the server cannot be reached, or accepts no connection now.
+``"stale plan"``: a prepared statement was made before a migration; the driver has dropped it."""
 
 # A code of two characters is a class of SQLSTATEs. An error has every meaning that lists its code;
 # the first of them counts as the meaning.
@@ -145,6 +148,7 @@ _KINDS: Final[Mapping[Meaning, Kind]] = {
     "not ready": "away",
     "too many clients": "away",
     "unreachable": "away",
+    "stale plan": "stale plan",
 }
 _REFUSALS: Final = frozenset[Meaning](
     {"going down", "not ready", "too many clients", "wrong login", "refused"}
@@ -152,11 +156,15 @@ _REFUSALS: Final = frozenset[Meaning](
 _IN_DOUBT: Final = frozenset[Meaning]({"going down", "lost", "not ready", "unreachable", "unclear"})
 _GALERA_NOT_READY: Final = 1047
 _BY_TEXT: Final[Mapping[Code, tuple[re.Pattern[str], Meaning]]] = {
+    # 0A000: not supported. psycopg forgets its prepared statements at ROLLBACK, asyncpg at this.
+    "0A000": (re.compile("cached (statement )?plan"), "stale plan"),
+    # PyMySQL's read_timeout and write_timeout: the statement is slow, and would be again.
+    2013: (re.compile("timed out"), "client time limit"),
     # "running with the --… option", and "has exceeded the '…' resource".
     1290: (re.compile("read[-_]only"), "read-only server"),
     1226: (re.compile("connections"), "too many clients"),
 }
-"""Numbers of MySQL that mean something only together with a word of their text."""
+"""Codes that mean something only together with a word of their text."""
 
 # libpq has no code for what happens while it connects; the first text that is found counts. The
 # server may be just starting or ending; any other FATAL is about the client.
@@ -187,6 +195,8 @@ class Classified:
     @property
     def kind(self) -> Kind | None:
         """Why the transaction is worth another attempt; ``None`` if it is not."""
+        if "client time limit" in self.meanings:
+            return None
         return next((_KINDS[found] for found in self.meanings if found in _KINDS), None)
 
     @property
@@ -280,7 +290,7 @@ def _meanings_of(
         for meaning, by_table in _TABLE.items()
         if not by_table.get(table, frozenset()).isdisjoint({*codes, *classes})
     ]
-    for code in codes if table == "mysql" else ():
+    for code in codes if table in {"mysql", "postgresql"} else ():
         text, meaning = _BY_TEXT.get(code, (None, None))
         if text is not None and meaning is not None and text.search(str(cause)):
             found.append(meaning)
@@ -309,9 +319,10 @@ def _is_of_the_line(error: BaseException) -> bool:
     """Return whether an error of the system came from connecting, or from a driver's own socket.
 
     asyncpg passes these through as they are. What a service's own code meets in the network looks
-    the same, and is not ours to judge.
+    the same, and is not ours to judge. A ``TimeoutError`` of a statement is asyncpg's
+    ``command_timeout``: the statement is slow, and would be again.
     """
-    return any(
-        module.startswith(("sqlalchemy.pool", "sqlalchemy.dialects"))
-        for module, _ in traceback_of(error)
-    )
+    places = ("sqlalchemy.pool",)
+    if not isinstance(error, TimeoutError):
+        places = ("sqlalchemy.pool", "sqlalchemy.dialects")
+    return any(module.startswith(places) for module, _ in traceback_of(error))

@@ -38,6 +38,7 @@ _WORDS: Final[dict[Kind, str]] = {
     "lock timeout": "it waited too long for a lock",
     "lost": "its connection was lost",
     "away": "the server could not be reached",
+    "stale plan": "a prepared statement was older than a migration",
 }
 _LONGEST: Final = 5.0
 _BACKOFFS: Final[dict[Kind, tuple[float, float]]] = {"away": (0.05, _LONGEST)}

@@ -68,6 +68,16 @@ def unique_name() -> str:
     return f"__sessionfactory_{uuid4()}__"
 
 
+def codes(error: BaseException) -> list[Code]:
+    """Return the SQLSTATE of an error; a stale plan, which asyncpg notices itself, has none."""
+    if type(error).__name__ == "InvalidCachedStatementError":
+        return ["0A000"]
+    return _sqlstate(error)
+
+
+_sqlstate: Final = libpq.code_in("sqlstate")
+
+
 def process_id(handle: Any) -> int:
     """Return the number of the server's process, as of its greeting."""
     return int(handle.get_server_pid())
@@ -97,7 +107,7 @@ DRIVER: Final = Driver(
     name="asyncpg",
     install="asyncpg",
     code_table="postgresql",
-    codes=libpq.code_in("sqlstate"),
+    codes=codes,
     connect_timeout=ConnectTimeout("timeout", is_whole=False),
     startup_options=startup_options,
     tls_arguments=pymysql_like.tls_arguments,

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL
 
+    from sessionfactory.drivers.driver import Code
+
 # What libpq's drivers take in a URL, and asyncpg in its ``dsn`` only.
 _DSN_KEYS: Final = frozenset(
     {"application_name", "options", "sslcert", "sslcrl", "sslkey", "sslmode", "sslnegotiation"}

@@ -322,7 +322,7 @@ def _is_of_the_line(error: BaseException) -> bool:
     the same, and is not ours to judge. A ``TimeoutError`` of a statement is asyncpg's
     ``command_timeout``: the statement is slow, and would be again.
     """
-    places = ("sqlalchemy.pool",)
+    places: tuple[str, ...] = ("sqlalchemy.pool",)
     if not isinstance(error, TimeoutError):
         places = ("sqlalchemy.pool", "sqlalchemy.dialects")
     return any(module.startswith(places) for module, _ in traceback_of(error))

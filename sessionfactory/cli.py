@@ -236,12 +236,12 @@ def _all_warnings(configuration: Configuration, limits: Mapping[str, int | None]
 def _ping(
     configuration: Configuration, timeout: float
 ) -> tuple[dict[str, Health], dict[str, int | None]]:
-    """Ping all databases, and ask those that are well how many connections they take."""
+    """Ping all databases, and read the connection limit of those that answer."""
     databases = configuration.databases
     waiting = [name for name, each in databases.items() if is_asynchronous(each.url)]
     others = [name for name in databases if name not in waiting]
     limits: dict[str, int | None] = {}
-    with warnings.catch_warnings(action="ignore", category=SettingsWarning):  # ``check`` tells
+    with warnings.catch_warnings(action="ignore", category=SettingsWarning):  # ``check`` prints it
         with SessionFactoryRegistry._of(configuration) as registry:  # noqa: SLF001
             answers = registry.ping(names=others, timeout=timeout)
             for name in (name for name in others if _has_limit(configuration, name, answers)):

@@ -2,19 +2,19 @@
 
 SessionFactoryError
 ├── SettingsError (also ValueError)          configuration that cannot be used; lists every fault
-├── NotConfiguredError (also RuntimeError)   a database that nobody configured was used
+├── NotConfiguredError (also RuntimeError)   a database that is not configured was used
 ├── ClosedError (also RuntimeError)          a factory or registry was used after ``close()``
 ├── SharedSessionError                       two threads or tasks used one session at a time
 ├── ReadOnlyError                            a read-only transaction tried to write
-├── AfterCommitError (also ExceptionGroup)   functions that were to run after a commit failed
+├── AfterCommitError (also ExceptionGroup)   callbacks after a commit failed
 ├── CommitRolledBackError                    a COMMIT saved nothing: a statement had failed before
-├── CommitUncertainError                     a COMMIT was sent, and nobody knows whether it happened
+├── CommitUncertainError                     a COMMIT was sent, and may have happened or not
 ├── MarkersMissingError                      the table of verify_commit="marker" was missing
 ├── EventLoopError (also RuntimeError)       an async factory was used in two event loops at once
-├── ForkedConnectionError                    a forked process used what its parent has open
+├── ForkedConnectionError                    a forked process used a connection of its parent
 ├── PoolExhaustedError (also sqlalchemy.exc.TimeoutError)
-│                                            no connection came free in time; lists who holds them
-│   └── PoolDeadlockError                    all who hold one wait for another
+│                                            no connection was returned in time; lists the holders
+│   └── PoolDeadlockError                    all holders wait for another connection
 ├── ConnectTimeoutError (also sqlalchemy.exc.TimeoutError)
 │                                            no connection could be opened in time
 └── of sessionfactory.testing
@@ -70,7 +70,7 @@ class Fault:
     problem: str
     """What was expected, and what to do. Never the text that was given: it may be a secret."""
     origin: str | None = None
-    """Who said it: an environment variable, or a key of a file; ``None`` when code said it."""
+    """Where it was set: an environment variable, or a key of a file; ``None`` in code."""
 
     def __str__(self) -> str:
         if not self.path:
@@ -80,7 +80,7 @@ class Fault:
 
 
 class SettingsError(SessionFactoryError, ValueError):
-    """A configuration cannot be used; ``faults`` says everything that is wrong with it at once."""
+    """A configuration cannot be used; ``faults`` lists everything that is wrong with it."""
 
     def __init__(self, faults: Iterable[Fault]) -> None:
         self.faults: tuple[Fault, ...] = tuple(faults)
@@ -106,7 +106,7 @@ class ClosedError(SessionFactoryError, RuntimeError):
 
 
 class SharedSessionError(SessionFactoryError):
-    """A thread or task used a session that another was inside of, or that another owns.
+    """A thread or task called a session while another one was inside a call of it.
 
     The session is as it was: the call was refused before it did anything.
     """
@@ -134,15 +134,15 @@ class CommitRolledBackError(SessionFactoryError):
 
 
 class CommitUncertainError(SessionFactoryError):
-    """A COMMIT was sent and its answer did not come: it may have happened, or not."""
+    """A COMMIT was sent and no answer was received: it may have happened or not."""
 
     _has_page = True
 
 
 class AfterCommitError(SessionFactoryError, ExceptionGroup[Exception]):
-    """Functions that were to run after a commit failed; ``exceptions`` has what they raised.
+    """Callbacks after a commit failed; ``exceptions`` holds what they raised.
 
-    The data is committed, all of the functions were called, and nothing is tried again.
+    The data is committed, all callbacks were called, and nothing is tried again.
     ``except*`` finds what is inside.
     """
 

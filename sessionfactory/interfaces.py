@@ -28,10 +28,10 @@ else:
 
 
 class _Interface(_ProtocolMeta):
-    """Makes ``isinstance`` tell the two halves apart, which have members of the same names.
+    """Makes ``isinstance`` distinguish the two halves, which have members of the same names.
 
     Containers and validators (Litestar, FastStream, pydantic, msgspec, beartype) check what they
-    inject against the annotation. What cannot be told is taken.
+    inject against the annotation. A factory whose half is unknown is an instance of both.
     """
 
     def __instancecheck__(cls, instance: object) -> bool:  # noqa: N805 - of a metaclass
@@ -95,7 +95,7 @@ def makes_sessions(given: object) -> bool:
 
 
 def half_of(factory: object) -> Half | None:
-    """Return which half a session factory belongs to, or nothing where that cannot be told.
+    """Return which half a session factory belongs to, or nothing where that is unknown.
 
     Nothing is called: what ``begin`` is, and what its annotation promises, has to be enough.
     """

@@ -1,4 +1,4 @@
-"""The null objects: legal session factories for a database that is not there."""
+"""The null objects: legal session factories for a database that is not configured."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 class NullSessionFactory:
     """A legal ``SessionFactory`` that raises ``NotConfiguredError`` whenever it is used.
 
-    The registry gives it for a name without settings. It is also the guard of a unit test that must
-    not touch a database: ``Signup(NullSessionFactory("no database in this test"))``.
+    The registry returns it for a name without settings. It is also the guard of a unit test that
+    must not touch a database: ``Signup(NullSessionFactory("no database in this test"))``.
     Thread-safe.
 
     Args:
-        reason: the message of the error, a sentence for the person who has to mend it.
+        reason: the message of the error, a sentence for the person who can repair it.
     """
 
     __slots__ = ("reason",)
@@ -48,7 +48,7 @@ class AsyncNullSessionFactory:
     """Async twin of ``NullSessionFactory``: it raises before anything is awaited.
 
     Args:
-        reason: the message of the error, a sentence for the person who has to mend it.
+        reason: the message of the error, a sentence for the person who can repair it.
     """
 
     __slots__ = ("reason",)

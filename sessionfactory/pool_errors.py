@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class PoolExhaustedError(SessionFactoryError, SqlAlchemyTimeoutError):
-    """No connection came free within ``pool.timeout``; ``holders`` lists who has them."""
+    """No connection was returned within ``pool.timeout``; ``holders`` lists who has them."""
 
     _has_page = True
 
@@ -26,9 +26,9 @@ class PoolExhaustedError(SessionFactoryError, SqlAlchemyTimeoutError):
 
 
 class PoolDeadlockError(PoolExhaustedError):
-    """Every connection is held by a caller that itself waits for one: no time would be enough.
+    """Every connection is held by a caller that waits for another one: no time would be enough.
 
-    Raised at once, to the last of them; ``holders`` lists them all.
+    Raised at once, in the last of them; ``holders`` lists them all.
     """
 
 

@@ -1,4 +1,4 @@
-"""The values that say how a database and its pool are doing."""
+"""The state of a database and of its pool, as values."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ HealthState = Literal["ok", "saturated", "slow", "unreachable", "refused", "clos
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Somebody who has a connection out of the pool."""
+    """The holder of a connection that is checked out."""
 
     where: str
-    """The line of the user's code that took it: ``app/service.py:42 in register``.
+    """The line of the user's code that checked it out: ``app/service.py:42 in register``.
 
-    Where a session took it, the line that opened the session comes first:
+    If a session did, the line that opened the session comes first:
     ``app/deps.py:10 in get_session, first used at app/service.py:42 in register``.
     """
     owner: str
-    """The thread, or the asyncio task, that took it."""
+    """The thread, or the asyncio task, that checked it out."""
     held: float
-    """For how long, in seconds."""
+    """Seconds since the checkout."""
 
     def __str__(self) -> str:
         return f"{self.where}, {self.owner}, for {self.held:.1f} s"
@@ -31,40 +31,40 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class PoolStatus:
-    """What a pool holds at this moment; counted by us, so that it is true for every pool class."""
+    """The connections of a pool, counted by this package and not by the pool."""
 
     limit: int | None
-    """How many connections may be out at once; ``None`` where nothing limits them."""
+    """How many connections may be checked out at once; ``None`` if there is no limit."""
     size: int
     """Connections that are open, in use or idle."""
     in_use: int
-    """Connections that are out."""
+    """Connections that are checked out."""
     idle: int
-    """Open connections that wait to be used."""
+    """Open connections that are not in use."""
     overflow: int
-    """Open connections beyond ``pool.size``; they close when they come back."""
+    """Open connections beyond ``pool.size``; they are closed at checkin."""
     waiting: int
-    """Callers that asked for a connection and have not got one yet."""
+    """Callers that wait for a connection."""
     holders: tuple[Holder, ...] = ()
-    """Who has the connections that are out, longest first."""
+    """The holders of connections, longest first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What a ping found out."""
+    """The result of a ping."""
 
     state: HealthState
-    """``ok``, or what is the matter.
+    """``ok``, or what is wrong.
 
     ``saturated``: every connection is in use. ``slow``: connected, but no answer in time.
-    ``unreachable``: no connection. ``refused``: the server answered, and turned us away (a wrong
-    password, an unknown database, too many clients). ``closed`` and ``unconfigured`` speak of the
-    factory.
+    ``unreachable``: no connection. ``refused``: the server answered with a refusal (a wrong
+    password, an unknown database, too many clients). ``closed`` and ``unconfigured`` are
+    states of the factory.
     """
     latency: float | None = None
-    """Seconds until the answer came; ``None`` where none came."""
+    """Seconds until the answer; ``None`` without one."""
     detail: str = ""
-    """A sentence for people."""
+    """A sentence for a person."""
 
     @property
     def ok(self) -> bool:

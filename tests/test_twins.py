@@ -89,7 +89,10 @@ PAIRS: Final = (
     Twins(
         "registry/registry.py",
         "registry/registry_async.py",
-        {"SessionFactoryRegistry._set_up": "names its half"},
+        {
+            "SessionFactoryRegistry._set_up": "names its half",
+            "SessionFactoryRegistry.sessionmaker": "each names SQLAlchemy's class of its half",
+        },
     ),
     Twins(
         "transactions/retry.py",

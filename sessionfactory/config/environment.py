@@ -224,6 +224,6 @@ def _warn_of_a_misspelt_url(source: Source, names: frozenset[str] | None) -> Non
         return
     meant = variable_for(DEFAULT)
     for variable in sorted(source.variables - source.empty):
-        told = any(warning.startswith(f"{variable} ") for warning in source.warnings)
-        if is_slip(variable, meant) and not told:
+        is_reported = any(warning.startswith(f"{variable} ") for warning in source.warnings)
+        if is_slip(variable, meant) and not is_reported:
             source.warnings.append(f"{variable} is not a setting; did you mean {meant!r}?")

@@ -1,8 +1,8 @@
 """The settings of a database: frozen values, checked when they are built.
 
 Durations are seconds, as floats, and ``None`` means "no limit". Every fault of a class, the rules
-between its fields included, is reported in one ``SettingsError``. Text is taken for what it says
-(``"10"`` is 10, ``"false"`` is false), because configuration files and environments hold text.
+between its fields included, is reported in one ``SettingsError``. Text is read as its field's
+type (``"10"`` is 10, ``"false"`` is false), because configuration files and environments hold text.
 """
 
 from __future__ import annotations
@@ -69,12 +69,12 @@ class PoolSettings:
         size: connections kept open.
         max_overflow: connections beyond ``size`` that a rush may open; they close on return.
         timeout: seconds a checkout may take in all: to wait for a connection
-            (``PoolExhaustedError``), to open one and set it up (``ConnectTimeoutError``), to ask
-            whether it lives.
+            (``PoolExhaustedError``), to open one and set it up (``ConnectTimeoutError``), to
+            ping it.
         recycle: seconds after which a connection is replaced when it is next taken.
-        pre_ping: whether a connection that was idle is asked for a sign of life before it is used.
-        ping_after: a connection used within this many seconds is trusted without asking.
-        ping_timeout: seconds that a sign of life may take.
+        pre_ping: whether a connection that was idle is checked before it is used.
+        ping_after: a connection used within this many seconds is used without a ping.
+        ping_timeout: seconds that a ping may take.
         reset: what happens to a connection between two sessions: ``"rollback"``, or ``"state"``,
             which also clears what the former left on it (PostgreSQL, and not behind a pooler), in
             one round trip that takes the place of pings.
@@ -83,7 +83,7 @@ class PoolSettings:
         processes: how many processes have such a pool; ``sessionfactory check`` warns if all of
             them together may want more connections than the server gives.
         server_connections: how many connections the server, or a pooler before it, has for them;
-            by default what the server says.
+            by default what the server reports.
     """
 
     size: int = attrs.field(default=5, metadata=at_least(1, instead=_NO_UNLIMITED))
@@ -141,7 +141,7 @@ class SqliteSettings:
             ``"deferred"`` takes it at the first write. ``factory()`` and readers are always
             deferred.
         journal: the journal of a file: ``"wal"`` lets readers and a writer work side by side.
-            ``"keep"`` leaves the file's own.
+            ``"keep"`` leaves the file as it is.
         synchronous: ``"normal"`` survives a crash of the process, and with WAL also never corrupts
             on a power cut; ``"full"`` also keeps the last commits.
         busy_timeout: seconds to wait for another connection's lock.
@@ -196,8 +196,8 @@ class DatabaseSettings:
     Args:
         url: where the database is, as text or ``sqlalchemy.URL``; ``postgres://`` means
             ``postgresql://``. Secrets in it are moved to ``password``, so that nothing shows them.
-        password: the password; with one in the URL too, both must be the same. A function is asked
-            for it when a connection is opened (``RotatingSecret``).
+        password: the password; with one in the URL too, both must be the same. A function is
+            called when a connection is opened (``RotatingSecret``).
         connect_timeout: seconds to open a connection.
         statement_timeout: seconds that a statement may run (PostgreSQL, MariaDB).
         lock_timeout: seconds that a statement may wait for a lock (PostgreSQL, MySQL, MariaDB).
@@ -206,7 +206,7 @@ class DatabaseSettings:
         tls: ``"driver"`` (the driver's own default), ``"require"`` or ``"verify"``.
         echo: log every statement, as ``create_engine(echo=True)``; ``"debug"``: rows, too.
         pipeline: fewer round trips on psycopg 3: a transaction's BEGIN travels with its first
-            statement, and nobody waits for the answer to the end of a transaction that only read.
+            statement, and the end of a transaction that only read is not awaited.
             Refused on every other driver.
         replicas: URLs of read replicas; a replica has its primary's password.
         pool: the pool.
@@ -244,7 +244,7 @@ class DatabaseSettings:
         settle(self, self._hide_secrets)
 
     def _hide_secrets(self, sound: set[str]) -> list[Fault]:
-        """Move the secrets of all URLs out of them, and say where they contradict each other."""
+        """Move the secrets out of all URLs, and report where they contradict each other."""
         faults: list[Fault] = []
         if not {"url", "url_secrets"} <= sound:
             return faults
@@ -253,7 +253,7 @@ class DatabaseSettings:
         if "password" in sound and self.password is not None:
             passwords.append(self.password)
         if passwords and not takes_password(url):
-            faults.append(Fault("password", "SQLite has none"))
+            faults.append(Fault("password", "not supported for SQLite"))
         if len(set(passwords)) > 1:
             faults.append(
                 Fault("password", "is not the one in the URL; give it in one of the two places")

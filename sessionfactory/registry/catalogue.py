@@ -118,14 +118,14 @@ class Catalogue(Generic[F]):
             raise NotConfiguredError(f"The factory registered as {name!r} has no reader")
         return reader
 
-    def engine(self, name: str) -> object:
-        """Return the engine of a database: of its factory's half."""
+    def member(self, name: str, what: str) -> object:
+        """Return a member of a database's factory that the interface lacks: the engine."""
         if self.is_missing(name):
             raise NotConfiguredError(self.missing(name))
-        engine: object = getattr(self.get(name), "engine", None)
-        if engine is None:
-            raise NotConfiguredError(f"The factory given as {name!r} has no engine")
-        return engine
+        found: object = getattr(self.get(name), what, None)
+        if found is None:
+            raise NotConfiguredError(f"The factory given as {name!r} has no {what}")
+        return found
 
     def is_missing(self, name: str) -> bool:
         """Return whether a name means the null factory."""

@@ -12,7 +12,7 @@ from typing_extensions import TypeVar
 
 from sessionfactory._lazy import publish
 from sessionfactory.config import sources
-from sessionfactory.config.configuration import Configuration, from_settings
+from sessionfactory.config.configuration import DEFAULT, Configuration, from_settings
 from sessionfactory.config.hide_arguments import unseen
 from sessionfactory.config.masking import Masked
 from sessionfactory.errors import ClosedError, SessionFactoryError
@@ -28,6 +28,8 @@ from sessionfactory.status import Health
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from sqlalchemy import orm
 
     from sessionfactory.config.settings import DatabaseSettings
     from sessionfactory.status import Holder
@@ -47,7 +49,7 @@ class _Managed(Protocol):
 class SessionFactoryRegistry(RegistryBase[SessionFactory[S], Engine], Generic[S]):
     """Picks a session factory by name, from configuration.
 
-    Nothing is built until it is asked for, but for the databases of ``require``. The registry
+    Nothing is built before its first use, except for the databases of ``require``. The registry
     closes what it built, and nothing that was registered. A name without settings gives a
     ``NullSessionFactory``, whose error names the setting to add. Thread-safe.
 
@@ -174,6 +176,15 @@ class SessionFactoryRegistry(RegistryBase[SessionFactory[S], Engine], Generic[S]
 
         makers: Makers[SessionFactory[S]] = Makers("sync", build, NullSessionFactory, lend)
         self._fill(configuration, makers, require, strict=strict)
+
+    def sessionmaker(self, name: str = DEFAULT) -> orm.sessionmaker[S]:
+        """Return SQLAlchemy's own kind of factory, for tools that insist on one.
+
+        Raises:
+            ClosedError: the registry is closed.
+            NotConfiguredError: the database is not configured, or its factory has none.
+        """
+        return cast("orm.sessionmaker[S]", self._catalogue.member(name, "sessionmaker"))
 
     def ping(
         self, *, names: Iterable[str] | None = None, timeout: float = 2.0

@@ -11,10 +11,10 @@ from typing_extensions import TypeVar
 
 from sessionfactory._lazy import publish
 from sessionfactory.config import sources
-from sessionfactory.config.configuration import Configuration, from_settings
+from sessionfactory.config.configuration import DEFAULT, Configuration, from_settings
 from sessionfactory.config.hide_arguments import unseen
 from sessionfactory.config.masking import Masked
-from sessionfactory.drivers.asyncio_ext import AsyncEngine, AsyncSession
+from sessionfactory.drivers.asyncio_ext import AsyncEngine, AsyncSession, async_sessionmaker
 from sessionfactory.errors import ClosedError, SessionFactoryError
 from sessionfactory.interfaces import AsyncSessionFactory
 from sessionfactory.null import AsyncNullSessionFactory
@@ -47,7 +47,7 @@ class _Managed(Protocol):
 class AsyncSessionFactoryRegistry(RegistryBase[AsyncSessionFactory[A], AsyncEngine], Generic[A]):
     """Async twin of ``SessionFactoryRegistry``; ``aclose()`` for ``close()``, and ``await`` it.
 
-    It reads the same configuration. Nothing is built until it is asked for, but for the databases
+    It reads the same configuration. Nothing is built before its first use, except for the databases
     of ``require``. The registry closes what it built, and nothing that was registered. A name
     without settings gives an ``AsyncNullSessionFactory``, whose error names the setting to add.
     Thread-safe.
@@ -177,6 +177,15 @@ class AsyncSessionFactoryRegistry(RegistryBase[AsyncSessionFactory[A], AsyncEngi
             "async", build, AsyncNullSessionFactory, lend_async
         )
         self._fill(configuration, makers, require, strict=strict)
+
+    def sessionmaker(self, name: str = DEFAULT) -> async_sessionmaker[A]:
+        """Return SQLAlchemy's own kind of factory, for tools that insist on one.
+
+        Raises:
+            ClosedError: the registry is closed.
+            NotConfiguredError: the database is not configured, or its factory has none.
+        """
+        return cast("async_sessionmaker[A]", self._catalogue.member(name, "sessionmaker"))
 
     async def ping(
         self, *, names: Iterable[str] | None = None, timeout: float = 2.0

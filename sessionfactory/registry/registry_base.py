@@ -94,7 +94,7 @@ class RegistryBase(Generic[F, E]):
             ClosedError: the registry is closed.
             NotConfiguredError: the database is not configured, or its factory has no engine.
         """
-        return cast("E", self._catalogue.engine(name))
+        return cast("E", self._catalogue.member(name, "engine"))
 
     def status(self, *, names: Iterable[str] | None = None) -> dict[str, PoolStatus]:
         """Return what the pools hold; by default those of the factories built so far.

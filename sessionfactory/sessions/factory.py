@@ -91,7 +91,7 @@ class ReadOnlySessions(Generic[S]):
 
 
 @unseen
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class SqlAlchemySessionFactory(Generic[S]):
     """A ``SessionFactory`` that owns an engine, its pool and their life.
 
@@ -123,7 +123,7 @@ class SqlAlchemySessionFactory(Generic[S]):
     _open_to_write: Callable[[], S] | None = attrs.field(init=False, default=None, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        # Types forbid it; the untyped caller gets a sentence, and his URL is not quoted.
+        # Types forbid it; an untyped caller gets a sentence, which does not quote the URL.
         if not isinstance(self.settings, DatabaseSettings):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise SettingsError([Fault("", "expected DatabaseSettings: DatabaseSettings(url)")])
         refuse_class(self.session_class, Session)
@@ -196,13 +196,13 @@ class SqlAlchemySessionFactory(Generic[S]):
         return ReadOnlySessions(self._opener(self._managed.read_only))
 
     def ping(self, *, timeout: float = 2.0) -> Health:
-        """Ask the database for a sign of life.
+        """Ping the database.
 
         Args:
             timeout: seconds to wait at most.
 
         Returns:
-            what was found; a database that is down is an answer, not an error. A SQLite file is
+            what was found; a database that is down is a result, not an error. A SQLite file is
             neither made nor changed.
         """
         return self._managed.ping(timeout)
@@ -226,13 +226,13 @@ class SqlAlchemySessionFactory(Generic[S]):
     def close(self, *, timeout: float = 10.0) -> tuple[Holder, ...]:
         """Refuse new sessions, wait for connections that are out, dispose of the engine.
 
-        Connections that the closing thread or task holds itself are cut at once, for they cannot
-        come back while it waits; others when the time is over. Sessions without a connection are
-        not waited for. What is cut is ended on the server, too. Closing twice is closing once.
+        Connections that the closing thread or task holds itself are cut at once, because they
+        cannot come back while it waits; others when the time is over. Sessions without a connection
+        are not waited for. The server ends what is cut. Closing twice is closing once.
 
         Args:
-            timeout: seconds to wait for the connections that are out; half a second later, all is
-                over.
+            timeout: seconds to wait for connections that are out; half a second later, all are
+                closed.
 
         Returns:
             the holders that were cut off.
@@ -246,6 +246,9 @@ class SqlAlchemySessionFactory(Generic[S]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __repr__(self) -> str:
+        return f"{type(self).__qualname__}(name={self.name!r}, url='{self.settings.url}')"
+
     def __del__(self) -> None:
         managed = getattr(self, "_managed", None)  # absent if the settings were refused
         if managed is not None and managed.built:
@@ -253,8 +256,8 @@ class SqlAlchemySessionFactory(Generic[S]):
             warnings.warn(message, ResourceWarning, source=self, stacklevel=1)
 
     def _refuse_if_closed(self) -> None:
-        # The openers are there as long as the factory is open, so that no session has to ask; here
-        # it is asked after one was kept, for ``close`` may have been called that very moment.
+        # An opener exists as long as the factory is open, so that no session has to check. One that
+        # was made while another thread closed the factory is dropped here.
         try:
             self._managed.ledger.refuse_if_closed()
         except ClosedError:

@@ -289,5 +289,5 @@ async def test_an_unknown_engine_option(place: Place) -> None:
 
 @on(*FILES)
 async def test_it_shows_its_name_and_no_more(place: Place) -> None:
-    """The repr names the factory and shows no setting."""
-    assert repr(place.make(name="main")).endswith("SqlAlchemySessionFactory(name='main')")
+    """The repr names the factory and its database."""
+    assert "SqlAlchemySessionFactory(name='main', url='" in repr(place.make(name="main"))

@@ -47,7 +47,7 @@ def sessions() -> Generator[InMemorySessionFactory]:
 def test_prepared(sessions: InMemorySessionFactory) -> None:
     """Tables are there, circular foreign keys included, and so are the rows of the seed."""
     assert players(sessions) == 1
-    assert repr(sessions) == "InMemorySessionFactory(name='memory')"
+    assert repr(sessions) == "InMemorySessionFactory(name='memory', url='sqlite://')"
 
 
 def test_is_a_factory(sessions: InMemorySessionFactory) -> None:
@@ -224,7 +224,7 @@ def test_settings() -> None:
             assert isinstance(session, OwnSession)
             assert not session.autoflush
             session.add(Player(team_id=7))
-    assert repr(sessions) == "InMemorySessionFactory(name='fake')"
+    assert repr(sessions) == "InMemorySessionFactory(name='fake', url='sqlite://')"
 
 
 @pytest.mark.parametrize("url", ["sqlite:///a.db", "postgresql://localhost/a"])

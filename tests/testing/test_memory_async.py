@@ -61,7 +61,7 @@ async def test_is_a_factory(sessions: AsyncInMemorySessionFactory) -> None:
         await add_player(sessions.reader)
     assert (await sessions.ping()).ok
     assert sessions.status().size == 1
-    assert repr(sessions) == "AsyncInMemorySessionFactory(name='memory')"
+    assert repr(sessions) == "AsyncInMemorySessionFactory(name='memory', url='sqlite://')"
 
 
 @pytest.mark.asyncio

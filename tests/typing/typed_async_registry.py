@@ -104,6 +104,8 @@ async def members(registry: AsyncSessionFactoryRegistry) -> None:
     assert_type(registry.get(name="analytics")(), AsyncSession)
     assert_type(registry.reader("analytics"), AsyncSessionFactory[AsyncSession])
     assert_type(registry.engine(), AsyncEngine)
+    assert_type(registry.settings(), DatabaseSettings)
+    assert_type(registry.sessionmaker(), async_sessionmaker[AsyncSession])
     assert_type(registry.engine("analytics"), AsyncEngine)
     assert_type(await registry.ping(), dict[str, Health])
     assert_type(await registry.ping(names=["default"], timeout=1.0), dict[str, Health])

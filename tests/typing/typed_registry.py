@@ -87,6 +87,8 @@ def members(registry: SessionFactoryRegistry) -> None:
     assert_type(registry.get(name="analytics")(), Session)
     assert_type(registry.reader("analytics"), SessionFactory[Session])
     assert_type(registry.engine(), Engine)
+    assert_type(registry.settings(), DatabaseSettings)
+    assert_type(registry.sessionmaker(), sessionmaker[Session])
     assert_type(registry.engine("analytics"), Engine)
     assert_type(registry.ping(), dict[str, Health])
     assert_type(registry.ping(names=["default"], timeout=1.0), dict[str, Health])

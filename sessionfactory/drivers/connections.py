@@ -8,8 +8,9 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from sessionfactory.drivers import known, sockets
+from sessionfactory.drivers import known
 from sessionfactory.drivers.driver import UNKNOWN
+from sessionfactory.drivers.transport import sockets
 from sessionfactory.errors import SessionFactoryError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry
 
     from sessionfactory.drivers.driver import Driver
-    from sessionfactory.drivers.encryption import Encryption
+    from sessionfactory.drivers.transport.encryption import Encryption
 
 
 def never_free(kept: object) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from attrs import field, frozen
 
-from sessionfactory.drivers import sockets
+from sessionfactory.drivers.transport import sockets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sqlalchemy import URL
     from sqlalchemy.pool import ConnectionPoolEntry
 
-    from sessionfactory.drivers.encryption import Encryption
+    from sessionfactory.drivers.transport.encryption import Encryption
 
 Code: TypeAlias = str | int
 CodeTable: TypeAlias = Literal["postgresql", "mysql", "sqlite", "oracle", "odbc"]

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from sessionfactory.drivers.encryption import system_authorities
+from sessionfactory.drivers.transport.encryption import system_authorities
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -7,7 +7,7 @@ import inspect
 from typing import TYPE_CHECKING, Any, Final
 
 from sessionfactory.drivers.driver import Arguments, Connect, ConnectTimeout, Keywords
-from sessionfactory.drivers.encryption import ssl_context
+from sessionfactory.drivers.transport.encryption import ssl_context
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -21,7 +21,8 @@ from sessionfactory import (
     PoolSettings,
     SqlAlchemySessionFactory,
 )
-from sessionfactory.drivers import asyncio_transport, connections, server_processes
+from sessionfactory.drivers import connections, server_processes
+from sessionfactory.drivers.transport import asyncio_transport
 from sessionfactory.testing import FaultProxy, PostgresServer
 from tests.support.available import running_or_skipped
 from tests.support.drained import DRIVERS, Load, server_of, until_none

@@ -5,8 +5,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-from sessionfactory.drivers import asyncio_transport, pymysql_like
+from sessionfactory.drivers import pymysql_like
 from sessionfactory.drivers.driver import Arguments, Connect, Driver, Keywords
+from sessionfactory.drivers.transport import asyncio_transport
 
 if TYPE_CHECKING:
     from sqlalchemy import URL

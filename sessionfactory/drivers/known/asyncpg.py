@@ -9,8 +9,9 @@ from uuid import uuid4
 
 from sqlalchemy.util.concurrency import await_only
 
-from sessionfactory.drivers import asyncio_transport, libpq, pymysql_like, sockets
+from sessionfactory.drivers import libpq, pymysql_like
 from sessionfactory.drivers.driver import Arguments, Connect, ConnectTimeout, Driver, Keywords
+from sessionfactory.drivers.transport import asyncio_transport, sockets
 
 if TYPE_CHECKING:
     from collections.abc import Callable

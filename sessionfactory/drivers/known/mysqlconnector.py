@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sessionfactory.drivers import libpq
 from sessionfactory.drivers.driver import ConnectTimeout, Driver
-from sessionfactory.drivers.encryption import Encryption, of_ssl_object, system_authorities
+from sessionfactory.drivers.transport.encryption import (
+    Encryption,
+    of_ssl_object,
+    system_authorities,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import URL

@@ -7,7 +7,7 @@ import struct
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from sessionfactory.drivers.driver import Arguments, Code, Connect, ConnectTimeout, Driver, Keywords
-from sessionfactory.drivers.encryption import Encryption, of_ssl_object, ssl_context
+from sessionfactory.drivers.transport.encryption import Encryption, of_ssl_object, ssl_context
 
 if TYPE_CHECKING:
     from sqlalchemy import URL

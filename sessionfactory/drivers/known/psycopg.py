@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy.util.concurrency import await_only
 
-from sessionfactory.drivers import libpq, sockets
+from sessionfactory.drivers import libpq
 from sessionfactory.drivers.driver import ConnectTimeout, Driver
-from sessionfactory.drivers.encryption import Encryption
+from sessionfactory.drivers.transport import sockets
+from sessionfactory.drivers.transport.encryption import Encryption
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sessionfactory.drivers import libpq
 from sessionfactory.drivers.driver import ConnectTimeout, Driver
-from sessionfactory.drivers.encryption import Encryption
+from sessionfactory.drivers.transport.encryption import Encryption
 
 if TYPE_CHECKING:
     from sqlalchemy import URL

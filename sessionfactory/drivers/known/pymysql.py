@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sessionfactory.drivers import pymysql_like
 from sessionfactory.drivers.driver import Arguments, Connect, Driver, Keywords
-from sessionfactory.drivers.encryption import Encryption, of_ssl_object
+from sessionfactory.drivers.transport.encryption import Encryption, of_ssl_object
 
 if TYPE_CHECKING:
     from sqlalchemy import URL

@@ -1,7 +1,7 @@
-"""Connections of psycopg that speak ahead: two things that need no round trip of their own.
+"""Pipelined connections of psycopg: two things that need no round trip of their own.
 
-A transaction's BEGIN travels with the first statement, and nobody waits for the answer to the end
-of a transaction that only read. Both use libpq's pipeline mode, from one statement to the end of
+A transaction's BEGIN travels with the first statement, and the answer to the end of a transaction
+that only read is not awaited. Both use libpq's pipeline mode, from one statement to the end of
 its answers, so that whatever psycopg does next finds the connection as it knows it.
 
 psycopg has no public place for this. What is used of its private names is listed in ``RELIED_ON``,
@@ -62,7 +62,7 @@ IDLE, INTRANS = TransactionStatus.IDLE, TransactionStatus.INTRANS
 
 @lru_cache
 def _promises(begin: bytes) -> tuple[bool, bool]:
-    """Say what a BEGIN promises: whether its transaction only reads, and its end need not be heard.
+    """Return what a BEGIN promises: whether its transaction only reads, and its end is not awaited.
 
     Returns:
         whether it does, and whether it depends on the isolation level, which is the session's
@@ -76,7 +76,7 @@ def _promises(begin: bytes) -> tuple[bool, bool]:
     return reads and b"SERIALIZABLE" not in words, reads and b"LEVEL" not in words
 
 
-class Ahead(BaseConnection[Any]):
+class PipelinedBase(BaseConnection[Any]):
     """What the connections of both halves add to psycopg's."""
 
     _along: Sequence[tuple[bytes, Sequence[bytes]]] = ()
@@ -86,7 +86,7 @@ class Ahead(BaseConnection[Any]):
     _first: object = None
     """The generator of a first statement, which may follow an end that is not answered yet."""
     _known = False
-    """Whether the statement that starts is one whose outcome ``_Joining`` looks at."""
+    """Whether the statement that starts is one whose outcome ``PipelinedCursorBase`` looks at."""
     _reads: bool = False
     """Whether the transaction is read-only, and has done nothing but SELECT."""
     ending: PQGen[None] | None = None
@@ -98,7 +98,7 @@ class Ahead(BaseConnection[Any]):
         return super().info if self.ending is None else _Ended(self.pgconn)
 
     def send_along(self, statement: str, parameters: Sequence[str]) -> bool:
-        """Have a statement travel with the next BEGIN; say whether one is to come."""
+        """Send a statement with the next BEGIN; return whether a BEGIN is to come."""
         if self.autocommit or not self._is_at_rest:
             return False
         encoded = [value.encode() for value in parameters]
@@ -115,7 +115,7 @@ class Ahead(BaseConnection[Any]):
         if ending is None or self.closed:
             return False
         with suppress(StopIteration, DatabaseError):
-            next(ending)  # it begins, or says again what it waits for
+            next(ending)  # it begins, or returns again what it waits for
             ending.send(Ready.R)
         return not self.closed
 
@@ -134,13 +134,13 @@ class Ahead(BaseConnection[Any]):
             yield from super()._start_query()
         elif self._pipeline is None:
             self.send_begin()
-            yield from self.land_gen()
+            yield from self.read_answers_gen()
         else:
             self._enqueue_begin(self._pipeline)
         self._reads = self._reads and known
 
     def send_begin(self) -> None:
-        """Send BEGIN and what goes along, all but flushed; ``land_gen`` has to follow."""
+        """Send BEGIN and what goes along, all but flushed; ``read_answers_gen`` has to follow."""
         self._check_connection_ok()
         pgconn, along = self.pgconn, self._along
         begin = self._get_tx_start_command()
@@ -157,7 +157,7 @@ class Ahead(BaseConnection[Any]):
             pgconn.send_query_params(b"SHOW transaction_isolation", None)
 
     def _enqueue_begin(self, pipeline: BasePipeline) -> None:
-        """Have BEGIN, and what goes along, travel in a pipeline of psycopg's own."""
+        """Put BEGIN, and what goes along, into a pipeline of psycopg's own."""
         begin = (self._get_tx_start_command(), None)
         along, self._along = self._along, ()
         for statement, parameters in (begin, *along):
@@ -165,7 +165,7 @@ class Ahead(BaseConnection[Any]):
             pipeline.command_queue.append(send)
             pipeline.result_queue.append(None)
 
-    def land_gen(self, *, prepares: bool = False) -> PQGen[list[PGresult]]:
+    def read_answers_gen(self, *, prepares: bool = False) -> PQGen[list[PGresult]]:
         """Read all the answers, leave pipeline mode, and return the last statement's results.
 
         Args:
@@ -194,14 +194,14 @@ class Ahead(BaseConnection[Any]):
                 results = yield from fetch_many(pgconn)
             while results and results[0].status != PIPELINE_SYNC:
                 landed.append(results)
-                if results[0].status in _COPYING:  # hidden from joining, and there is no way back
+                if results[0].status in _COPYING:  # not seen before it was sent; no way back
                     pgconn.finish()
                     break
                 results = yield from fetch_many(pgconn)
             else:
                 pgconn.exit_pipeline_mode()
         except DatabaseError:
-            # It may have been told why, before it was hung up on.
+            # The server may have sent the reason before it hung up.
             if not landed or landed[-1][0].status != FATAL_ERROR:
                 raise
         return landed
@@ -210,8 +210,8 @@ class Ahead(BaseConnection[Any]):
         return self._end(b"COMMIT") or super()._commit_gen()
 
     def _rollback_gen(self) -> PQGen[None]:
-        # psycopg would forget its prepared statements, lest they use what was made and is not any
-        # more; a transaction that only read has made nothing.
+        # psycopg would forget its prepared statements, because they might use what the transaction
+        # made and ROLLBACK removed; a transaction that only read has made nothing.
         return self._end(b"ROLLBACK") or super()._rollback_gen()
 
     def _end(self, command: bytes) -> PQGen[None] | None:
@@ -222,27 +222,27 @@ class Ahead(BaseConnection[Any]):
         reads, self._reads = self._reads, False
         plain = not self._num_transactions and self._tpc is None and self._pipeline is None
         if reads and plain and self.pgconn.transaction_status == INTRANS:
-            return self._leave_gen(command)
+            return self._send_end_gen(command)
         return None
 
-    def _leave_gen(self, command: bytes) -> PQGen[None]:
-        """Send the end of a transaction, and leave its answer to whoever comes next."""
+    def _send_end_gen(self, command: bytes) -> PQGen[None]:
+        """Send the end of a transaction; the next use of the connection reads the answer."""
         pgconn = self.pgconn
         pgconn.enter_pipeline_mode()
         pgconn.send_query_params(command, None)
         pgconn.pipeline_sync()
         yield from send(pgconn)
-        self.ending = self._hear_gen()
+        self.ending = self._read_end_gen()
 
-    def _hear_gen(self) -> PQGen[None]:
+    def _read_end_gen(self) -> PQGen[None]:
         """Read the answer to the end of a transaction."""
         pgconn = self.pgconn
         try:
             results = yield from fetch_many(pgconn)
             if results and results[0].status == FATAL_ERROR:
                 error = error_from_result(results[0], encoding=self.info.encoding)
-                said = error.diag.message_primary
-                _log.warning("The end of a read-only transaction failed: %s", said)
+                message = error.diag.message_primary
+                _log.warning("The end of a read-only transaction failed: %s", message)
             yield from fetch_many(pgconn)
         finally:
             self.ending = None
@@ -265,7 +265,7 @@ class Ahead(BaseConnection[Any]):
             self.joins = False
 
     def note_prepared(self, pgq: Any, prep: Prepare, name: bytes, results: list[PGresult]) -> None:
-        """Have psycopg count the statement, as a candidate to be prepared, or note that it is."""
+        """Count the statement for psycopg, as a candidate to be prepared, or note that it is."""
         key = self._prepared.maybe_add_to_cache(pgq, prep, name)
         if key is not None:
             self._prepared.validate(key, prep, name, results)

@@ -14,8 +14,8 @@ from psycopg import (
     ServerCursor,
 )
 
-from sessionfactory.drivers.psycopg_pipeline.connection_base import NOTHING, Ahead
-from sessionfactory.drivers.psycopg_pipeline.cursor_base import Joining
+from sessionfactory.drivers.psycopg_pipeline.connection_base import NOTHING, PipelinedBase
+from sessionfactory.drivers.psycopg_pipeline.cursor_base import PipelinedCursorBase
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterator
@@ -25,25 +25,25 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class PipelinedCursor(Joining, Cursor[Any]):
+class PipelinedCursor(PipelinedCursorBase, Cursor[Any]):
     """A cursor of ``PipelinedConnection``."""
 
     __slots__ = ()
 
     def stream(self, *arguments: Any, **keywords: Any) -> Iterator[Any]:
         """Iterate row by row on a result."""
-        cast("PipelinedConnection", self._conn).hear_end()
+        cast("PipelinedConnection", self._conn).finish_end()
         yield from super().stream(*arguments, **keywords)
 
 
-class AsyncPipelinedCursor(Joining, AsyncCursor[Any]):
+class AsyncPipelinedCursor(PipelinedCursorBase, AsyncCursor[Any]):
     """Async twin of ``PipelinedCursor``."""
 
     __slots__ = ()
 
     async def stream(self, *arguments: Any, **keywords: Any) -> AsyncIterator[Any]:
         """Iterate row by row on a result."""
-        await cast("AsyncPipelinedConnection", self._conn).hear_end()
+        await cast("AsyncPipelinedConnection", self._conn).finish_end()
         stream = cast("AsyncGenerator[Any]", super().stream(*arguments, **keywords))
         async with aclosing(stream) as rows:
             async for row in rows:
@@ -57,7 +57,7 @@ class PipelinedServerCursor(ServerCursor[Any]):
 
     def execute(self, *arguments: Any, **keywords: Any) -> Self:
         """Open the cursor."""
-        cast("PipelinedConnection", self._conn).hear_end()
+        cast("PipelinedConnection", self._conn).finish_end()
         return super().execute(*arguments, **keywords)
 
 
@@ -68,11 +68,11 @@ class AsyncPipelinedServerCursor(AsyncServerCursor[Any]):
 
     async def execute(self, *arguments: Any, **keywords: Any) -> Self:
         """Open the cursor."""
-        await cast("AsyncPipelinedConnection", self._conn).hear_end()
+        await cast("AsyncPipelinedConnection", self._conn).finish_end()
         return await super().execute(*arguments, **keywords)
 
 
-class PipelinedConnection(Ahead, Connection[Any]):
+class PipelinedConnection(PipelinedBase, Connection[Any]):
     """A connection of psycopg's that needs fewer round trips."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
@@ -90,14 +90,14 @@ class PipelinedConnection(Ahead, Connection[Any]):
             super().wait(ending)
         return super().wait(gen, *arguments, **keywords)
 
-    def hear_end(self) -> None:
+    def finish_end(self) -> None:
         """Read the answer to the end of the last transaction, if that is still to come."""
         with self.lock:
             if self.ending is not None:
                 super().wait(self.ending)
 
 
-class AsyncPipelinedConnection(Ahead, AsyncConnection[Any]):
+class AsyncPipelinedConnection(PipelinedBase, AsyncConnection[Any]):
     """Async twin of ``PipelinedConnection``."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
@@ -115,7 +115,7 @@ class AsyncPipelinedConnection(Ahead, AsyncConnection[Any]):
             await super().wait(ending)
         return await super().wait(gen, *arguments, **keywords)
 
-    async def hear_end(self) -> None:
+    async def finish_end(self) -> None:
         """Read the answer to the end of the last transaction, if that is still to come."""
         async with self.lock:
             if self.ending is not None:

@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from psycopg.abc import Params, PQGen, Query
     from psycopg.pq.abc import PGresult
 
-    from sessionfactory.drivers.psycopg_pipeline.connection_base import Ahead
+    from sessionfactory.drivers.psycopg_pipeline.connection_base import PipelinedBase
 
 _COPY: Final = re.compile(rb"(?is)(?>\s+|--[^\n]*\n|/\*.*?\*/)*+copy\b").match
 
 
-class Joining(BaseCursor[Any, Any]):
+class PipelinedCursorBase(BaseCursor[Any, Any]):
     """What the cursors of both halves add to psycopg's."""
 
     __slots__ = ()
-    _conn: Ahead
+    _conn: PipelinedBase
 
     def _execute_gen(
         self,
@@ -53,7 +53,7 @@ class Joining(BaseCursor[Any, Any]):
         is_simple = prep is Prepare.NO and not pgq.params and not is_binary
         conn.send_begin()
         if is_simple and _needs_simple_protocol(pgq.query):
-            yield from conn.land_gen()
+            yield from conn.read_answers_gen()
             yield from alone
             return
         try:
@@ -64,9 +64,9 @@ class Joining(BaseCursor[Any, Any]):
                     self._send_prepare(name, pgq)
                 self._send_query_prepared(name, pgq, binary=binary)
         except BaseException:  # libpq does not take it, but BEGIN is on its way
-            yield from conn.land_gen()
+            yield from conn.read_answers_gen()
             raise
-        results = yield from conn.land_gen(prepares=prep is Prepare.SHOULD)
+        results = yield from conn.read_answers_gen(prepares=prep is Prepare.SHOULD)
         conn.note_prepared(pgq, prep, name, results)
         self._check_results(results)
         self._set_results(results)
@@ -77,5 +77,5 @@ class Joining(BaseCursor[Any, Any]):
 
 
 def _needs_simple_protocol(query: bytes) -> bool:
-    """Say whether a statement may be several, or a COPY, which only that protocol takes."""
+    """Return whether a statement may be several, or a COPY, which only that protocol takes."""
     return b";" in query.rstrip(b"; \t\r\n") or _COPY(query) is not None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-from sessionfactory.drivers.encryption import Encryption, of_ssl_object
+from sessionfactory.drivers.transport.encryption import Encryption, of_ssl_object
 
 
 def transport_of(handle: Any) -> Any:

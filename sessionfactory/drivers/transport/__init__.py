@@ -1,0 +1,1 @@
+"""What lies below the drivers: sockets, asyncio's transports, encryption."""

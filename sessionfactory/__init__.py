@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     )
     from sessionfactory.interfaces import AsyncSessionFactory, SessionFactory
     from sessionfactory.null import AsyncNullSessionFactory, NullSessionFactory
-    from sessionfactory.pool.fair import AsyncFairPool, FairPool
+    from sessionfactory.pool.fair import FairPool
+    from sessionfactory.pool.fair_async import AsyncFairPool
     from sessionfactory.pool_errors import (
         ConnectTimeoutError,
         PoolDeadlockError,
@@ -138,7 +139,8 @@ _MODULES = {
     "registry.registry": ("SessionFactoryRegistry",),
     "config.settings": ("DatabaseSettings", "PoolSettings", "SessionSettings", "SqliteSettings"),
     "status": ("Health", "HealthState", "Holder", "PoolStatus"),
-    "pool.fair": ("AsyncFairPool", "FairPool"),
+    "pool.fair": ("FairPool",),
+    "pool.fair_async": ("AsyncFairPool",),
     "transactions.after_commit": ("on_commit",),
     "transactions.in_one_greenlet": ("run_sync_in_transaction",),
     "engine.options": ("IsolationLevel",),

@@ -42,6 +42,7 @@ _COVERED: Final = {
 }  # fmt: skip
 _COVERED_OF_SESSIONS: Final = {
     "autoflush": "session.autoflush", "expire_on_commit": "session.expire_on_commit",
+    "close_resets_only": "session.close_resets_only",
     "bind": "url", "class_": "session_class", "sync_session_class": "session_class",
 }  # fmt: skip
 _COVERED_CONNECT_ARGS: Final = {
@@ -116,13 +117,17 @@ class SessionSettings:
         autoflush: as SQLAlchemy's ``Session(autoflush=…)``.
         expire_on_commit: whether objects forget their state at commit. False here, unlike in
             SQLAlchemy: what a service returns after its scope can still be read.
+        close_resets_only: whether a session that was closed opens again when it is used. False
+            here, unlike in SQLAlchemy: a use after the scope is an error, not a connection that is
+            never returned.
         options: anything else for the session class: ``twophase``, ``binds``, ``info``,
-            ``autobegin``, ``join_transaction_mode``, ``query_cls``, ``close_resets_only``, or what
-            a class of your own takes. It may not name what a setting covers.
+            ``autobegin``, ``join_transaction_mode``, ``query_cls``, or what a class of your own
+            takes. It may not name what a setting covers.
     """
 
     autoflush: bool = True
     expire_on_commit: bool = False
+    close_resets_only: bool = False
     options: Mapping[str, object] = attrs.field(
         factory=dict[str, object], repr=_shown_options, metadata=checked(_check_session_options)
     )

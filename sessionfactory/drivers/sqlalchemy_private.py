@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from sqlalchemy import event
 from sqlalchemy.engine.base import OptionEngine
+from sqlalchemy.orm.session import _SessionCloseState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -35,7 +36,7 @@ entry_of: Final[Callable[[PoolProxiedConnection], ConnectionPoolEntry]] = attrge
 """Returns the pool's entry for a connection that was checked out just now.
 
 A listener to ``checkout`` is given it, too, but to have one costs more than all that we do there.
-``tests/engine/test_pools.py`` notices if it moves.
+``tests/pool/test_tracked.py`` notices if it moves.
 """
 
 
@@ -94,7 +95,7 @@ def fail_checkout(proxy: PoolProxiedConnection, error: BaseException) -> None:
 
     What SQLAlchemy does where a listener to ``checkout`` raises. ``proxy.invalidate()`` would keep
     the place of the connection if it is cancelled while it says farewell to the server.
-    ``tests/engine/test_pools.py`` notices if it moves.
+    ``tests/pool/test_tracked.py`` notices if it moves.
     """
     entry: Any = entry_of(proxy)
     entry._checkin_failed(error)  # noqa: SLF001
@@ -231,6 +232,14 @@ def is_left_to_alter(key: ForeignKeyConstraint) -> bool:
     public name: ``tests/testing/test_memory.py`` notices if it moves.
     """
     return key._create_rule is not None and key._ddl_if is None  # noqa: SLF001
+
+
+def is_closed_for_good(session: Session) -> bool:
+    """Return whether a session was closed that does not open again (``close_resets_only=False``).
+
+    ``tests/sessions/test_closed_session.py`` fails if the attribute moves.
+    """
+    return session._close_state is _SessionCloseState.CLOSED  # noqa: SLF001
 
 
 def listen_once(engine: Engine, name: str, listener: Callable[..., object], **how: Any) -> None:

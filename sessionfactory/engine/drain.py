@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 from contextlib import nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, Never, TypeAlias, cast
 
+from sessionfactory.clock import monotonic
 from sessionfactory.drivers import connections, server_processes, sqlalchemy_private
 from sessionfactory.errors import ClosedError
 from sessionfactory.pool.owners import current_task
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
     from sessionfactory.errors import SessionFactoryError
-    from sessionfactory.pool.ledger import Hold, Ledger
-    from sessionfactory.pool.tracked import LedgerPool
+    from sessionfactory.pool.fair import FairPool
+    from sessionfactory.pool.ledger import Checkout, Ledger
     from sessionfactory.pool.waiting import Waiting
     from sessionfactory.status import Holder
 
-CutHold: TypeAlias = "tuple[Hold, Holder]"
+CutHold: TypeAlias = "tuple[Checkout, Holder]"
 _GRACE: Final = 0.2
 """Seconds that a cancelled statement has to give its connection back before that is closed, and
 then as many to close it: ``close(timeout=T)`` returns by T + 0.5 s."""
@@ -94,7 +94,7 @@ def cut_own(ledger: Ledger, waiting: Waiting) -> tuple[CutHold, ...]:
     Returns:
         what was cut, and who held it.
     """
-    own = tuple(hold for hold in ledger.holds if _is_ours(hold))
+    own = tuple(hold for hold in ledger.checkouts if _is_ours(hold))
     cut = tuple((hold, hold.holder) for hold in own)
     _cut(ledger, own, waiting, [], _close_own)
     return cut
@@ -120,9 +120,9 @@ def drain(
         the holders that were cut off.
     """
     own, holders = [hold for hold, _ in cut], [holder for _, holder in cut]
-    waiting.until(lambda: not ledger.holds, ledger, deadline)
-    end = min(time.monotonic(), deadline) + 2 * _GRACE
-    late = ledger.holds
+    waiting.until(lambda: not ledger.checkouts, ledger, deadline)
+    end = min(monotonic(), deadline) + 2 * _GRACE
+    late = ledger.checkouts
     holders += [hold.holder for hold in late]
     if late and all(connections.can_cancel(hold.record.dbapi_connection) for hold in late):
         _cancel_all(ledger, late, waiting)
@@ -130,10 +130,10 @@ def drain(
         _cut(ledger, still, waiting, _ending(engine, ledger, still, waiting))
     elif late:  # the driver cannot say it, and so another connection does
         waiting.side_by_side(_ending(engine, ledger, late, waiting), _GRACE)
-        back_by = time.monotonic() + _AGAIN
+        back_by = monotonic() + _AGAIN
         waiting.until(lambda: not ledger.still_out(late), ledger, back_by)
         _cut(ledger, ledger.still_out(late), waiting, [])
-    _settle(cast("LedgerPool", engine.pool), (*own, *late), end, ledger, waiting)
+    _settle(cast("FairPool", engine.pool), (*own, *late), end, ledger, waiting)
     return tuple(holders)
 
 
@@ -147,7 +147,7 @@ def dispose(engine: Engine, ledger: Ledger, waiting: Waiting) -> None:
 
 
 def _settle(
-    pool: LedgerPool, struck: tuple[Hold, ...], end: float, ledger: Ledger, waiting: Waiting
+    pool: FairPool, struck: tuple[Checkout, ...], end: float, ledger: Ledger, waiting: Waiting
 ) -> None:
     """Wait for those who are just being given a connection, and are refused once they have it.
 
@@ -158,39 +158,39 @@ def _settle(
     def is_settled() -> bool:
         return not ledger.waiting and pool.taken() <= sum(hold.record.in_use for hold in struck)
 
-    while not is_settled() and time.monotonic() < end:
-        waiting.until(is_settled, ledger, time.monotonic() + _AGAIN)  # nothing tells when
+    while not is_settled() and monotonic() < end:
+        waiting.until(is_settled, ledger, monotonic() + _AGAIN)  # nothing tells when
 
 
-def _cancel_all(ledger: Ledger, holds: tuple[Hold, ...], waiting: Waiting) -> None:
+def _cancel_all(ledger: Ledger, holds: tuple[Checkout, ...], waiting: Waiting) -> None:
     """Have statements given up, so that their holders come back, and wait for these."""
-    end = time.monotonic() + _GRACE
-    while time.monotonic() < end and ledger.still_out(holds):
+    end = monotonic() + _GRACE
+    while monotonic() < end and ledger.still_out(holds):
         # Again and again: a statement that begins after a cancellation does not feel it.
         late = ledger.still_out(holds)
-        waiting.side_by_side([partial(_cancel, hold) for hold in late], end - time.monotonic())
-        again = time.monotonic() + _AGAIN
+        waiting.side_by_side([partial(_cancel, hold) for hold in late], end - monotonic())
+        again = monotonic() + _AGAIN
         waiting.until(lambda: not ledger.still_out(holds), ledger, again)
 
 
 def _ending(
-    engine: Engine, ledger: Ledger, holds: tuple[Hold, ...], waiting: Waiting
+    engine: Engine, ledger: Ledger, holds: tuple[Checkout, ...], waiting: Waiting
 ) -> list[Callable[[], None]]:
     """Return what ends, on the server, what it does for holds; they may be closed meanwhile."""
     numbers = [connections.backend_of(hold.record.dbapi_connection) for hold in holds]
 
     def pause(seconds: float) -> None:
-        waiting.until(lambda: False, ledger, time.monotonic() + seconds)
+        waiting.until(lambda: False, ledger, monotonic() + seconds)
 
     return [partial(server_processes.end, engine, numbers, pause)] if holds else []
 
 
 def _cut(
     ledger: Ledger,
-    holds: tuple[Hold, ...],
+    holds: tuple[Checkout, ...],
     waiting: Waiting,
     meanwhile: list[Callable[[], None]],
-    close: Callable[[Hold], None] | None = None,
+    close: Callable[[Checkout], None] | None = None,
 ) -> None:
     """Close connections over their holders' heads."""
     message = f"The session factory {ledger.name!r} was closed, and this connection with it"
@@ -199,18 +199,18 @@ def _cut(
     waiting.side_by_side([*meanwhile, *closing], _GRACE)
 
 
-def strike_out(ledger: Ledger, message: str, holds: tuple[Hold, ...] | None = None) -> None:
+def strike_out(ledger: Ledger, message: str, holds: tuple[Checkout, ...] | None = None) -> None:
     """Take connections (by default all) from those who have them; what they do with them raises."""
-    for hold in ledger.holds if holds is None else holds:
+    for hold in ledger.checkouts if holds is None else holds:
         sqlalchemy_private.put_in_place(hold.proxy(), CutConnection(message))
-        ledger.strike(hold)
+        ledger.remove(hold)
 
 
-def _cancel(hold: Hold) -> None:
+def _cancel(hold: Checkout) -> None:
     connections.cancel(hold.record.dbapi_connection, _GRACE)
 
 
-def _close(hold: Hold) -> None:
+def _close(hold: Checkout) -> None:
     _cancel(hold)
     connection = hold.record.dbapi_connection
     if not connections.is_entered(connection):
@@ -224,7 +224,7 @@ def _close(hold: Hold) -> None:
     connections.close_entered(sqlalchemy_private.part_with(hold.record), _GRACE)
 
 
-def _close_own(hold: Hold) -> None:
+def _close_own(hold: Checkout) -> None:
     if hold.proxy() is None:  # garbage, which another thread may be about to roll back
         _close(hold)
         return
@@ -239,6 +239,6 @@ def _hang_up(opened: tuple[DBAPIConnection, ...]) -> None:
         connections.hang_up(connection)
 
 
-def _is_ours(hold: Hold) -> bool:
+def _is_ours(hold: Checkout) -> bool:
     task = current_task()
     return hold.task is task and (task is not None or hold.thread is threading.current_thread())

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
     from sessionfactory.drivers.sqlalchemy_private import Connect
-    from sessionfactory.pool.ledger import Hold, Ledger
+    from sessionfactory.pool.ledger import Checkout, Ledger
 
 
 class Forked(Protocol):
@@ -124,7 +124,7 @@ def leave_to_parent(ledger: Ledger, file: Path | None) -> None:
             connections.disconnect_here(connection, dead.fileno())
 
 
-def _stand_in(hold: Hold, name: str) -> InheritedConnection:
+def _stand_in(hold: Checkout, name: str) -> InheritedConnection:
     return InheritedConnection(
         f"Process {os.getpid()} was forked while a session of {name!r} was in use, and its"
         f" connection stays with the parent process (taken at {hold.holder.where}). Close this"

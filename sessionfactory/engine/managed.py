@@ -34,14 +34,11 @@ from sessionfactory.engine.options import TransactionOptions
 from sessionfactory.engine.ping import Pinger
 from sessionfactory.errors import ClosedError, Fault, SettingsError
 from sessionfactory.pool import leak_warnings, session_reset
+from sessionfactory.pool.fair import FairPool
+from sessionfactory.pool.fair_async import AsyncFairPool, LoopBinding
 from sessionfactory.pool.ledger import Ledger
 from sessionfactory.pool.liveness import Liveness
-from sessionfactory.pool.loop_bound import LoopBound
-from sessionfactory.pool.pools import (
-    AsyncLedgerFairPool,
-    LedgerFairPool,
-    LedgerNullPool,
-)
+from sessionfactory.pool.tracked import Tracking
 from sessionfactory.pool.waiting import Tasks, Threads
 from sessionfactory.pool_errors import unwrap
 from sessionfactory.status import Health, Holder, PoolStatus
@@ -50,7 +47,6 @@ if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
 
     from sessionfactory.config.settings import DatabaseSettings
-    from sessionfactory.pool.tracked import LedgerPool
 
 
 _COVERED_ON_SQLITE: Final = frozenset({"timeout", "isolation_level"})
@@ -58,13 +54,6 @@ _COVERED_ON_SQLITE: Final = frozenset({"timeout", "isolation_level"})
 
 
 _READ_ONLY: Final = TransactionOptions(read_only=True)
-
-
-_POOLS: Final[dict[tuple[str, bool], type[LedgerPool]]] = {
-    ("fair", False): LedgerFairPool,
-    ("fair", True): AsyncLedgerFairPool,
-}
-"""By ``pool.kind``, and whether the driver is asynchronous."""
 
 
 class ManagedEngine:
@@ -106,6 +95,10 @@ class ManagedEngine:
         limit = None if settings.pool.kind == "none" else size + overflow
         in_memory = _in_memory(self._url)
         self.ledger: Ledger = Ledger(name, size, limit, in_memory=in_memory)
+        self._tracking = Tracking(self.ledger)
+        if is_async and (settings.pool.kind != "none" or in_memory):
+            replace = None if in_memory else self._replace
+            self._tracking.loops = LoopBinding(name, replace)
         self._renewals = credentials.renewals(settings)
         on_sqlite = families.of_url(self._url).is_sqlite
         self._file = sqlite.file_of(self._url) if on_sqlite else None
@@ -156,8 +149,9 @@ class ManagedEngine:
 
     def refuse_sessions(self) -> None:
         """Let nobody have another session, or connection: what ``close`` does first."""
-        if self._engine is not None and isinstance(self._engine.pool, LoopBound):
-            self._engine.pool.of_this_loop()  # it has to be closed in its own
+        if self._engine is not None and self._tracking.loops is not None:
+            # It has to be closed in its own event loop.
+            self._tracking.loops.pool_here(cast("AsyncFairPool", self._engine.pool))
         with self._lock:
             self.ledger.closed = True
 
@@ -166,12 +160,12 @@ class ManagedEngine:
         self.refuse_sessions()
         engine = self._engine
         if engine is not None:
-            cast("LedgerPool", engine.pool).wake()
+            cast("FairPool", engine.pool).turn_away()
             self._cut += cut_own(self.ledger, self._waiting)
 
     def wait_idle(self, deadline: float) -> None:
         """Wait until no connection is out, or for the deadline."""
-        self._waiting.until(lambda: not self.ledger.holds, self.ledger, deadline)
+        self._waiting.until(lambda: not self.ledger.checkouts, self.ledger, deadline)
 
     def close(self, timeout: float) -> tuple[Holder, ...]:
         """Refuse new sessions, wait for connections that are out, cut what is late, dispose.
@@ -195,7 +189,7 @@ class ManagedEngine:
         """Close idle connections to a file of SQLite, which no process may take through a fork."""
         pool = self._engine.pool if self._engine is not None else None
         if self._file is not None and pool is not None:
-            cast("LedgerPool", pool).close_idle()
+            cast("FairPool", pool).close_idle()
 
     def start_anew(self) -> None:
         """Have nothing open, in a forked child, and no lock that another thread had."""
@@ -210,21 +204,21 @@ class ManagedEngine:
             sqlalchemy_private.free_first_connect(self._engine.pool)
             self._engine.dispose(close=False)
 
-    def _replace(self, pool: LoopBound) -> LoopBound:
+    def _replace(self, pool: AsyncFairPool) -> AsyncFairPool:
         """Put a new pool in the place of one whose event loop is gone."""
         engine = self.engine
         with self._lock:
             if engine.pool is pool:
-                if pool.loop_is_closed:
+                if pool.loop is not None and pool.loop.is_closed():
                     strike_out(
                         self.ledger, f"The event loop of this session of {self.name!r} ended"
                     )
-                for connection in self.ledger.leave_idle():
+                for connection in self.ledger.forget_idle():
                     connections.abandon(connection)
-                cast("AsyncLedgerFairPool", pool).retire()
+                pool.retire()
                 self._pinger = Pinger(self._waiting)
                 engine.dispose(close=False)
-        return cast("LoopBound", engine.pool)
+        return cast("AsyncFairPool", engine.pool)
 
     def _build(self) -> Engine:
         tls.warn_of_risk(self.settings, self.name)
@@ -235,10 +229,8 @@ class ManagedEngine:
         except (TypeError, ArgumentError) as error:
             problem = f"SQLAlchemy does not take them: {error}"
             raise SettingsError([Fault("engine_options", problem)]) from None
-        cast("LedgerPool", engine.pool).ledger = self.ledger
-        if isinstance(engine.pool, LoopBound) and not self.ledger.in_memory:
-            engine.pool.replace = self._replace
-        self.ledger.keep(engine.pool)
+        cast("FairPool", engine.pool).tracking = self._tracking
+        self.ledger.listen_to_closes(engine.pool)
         connect.compose(engine, self.settings, self._waiting)
         dialect_hooks.install(engine.dialect)
         event.listen(engine, "handle_error", unwrap, retval=True)
@@ -248,14 +240,13 @@ class ManagedEngine:
         if families.of_dialect(engine.dialect).is_sqlite:
             sqlite.prepare(engine, self.settings.sqlite, self.name)
         elif self.settings.pool.pre_ping or self.settings.pool.reset == "state":
-            watched = Liveness(engine, self.settings.pool, self._waiting)
-            cast("LedgerPool", engine.pool).liveness = watched
+            self._tracking.liveness = Liveness(engine, self.settings.pool, self._waiting)
         if self.settings.pool.hold_warning is not None:
             renew = leak_warnings.warn_of_long_holds(
                 engine, self.ledger, self.settings.pool.hold_warning
             )
             self._renewals.append(renew)
-        self.ledger.keep_opened(engine.pool)
+        self.ledger.listen_to_connects(engine.pool)
         return engine
 
 
@@ -302,11 +293,13 @@ def _engine_options(settings: DatabaseSettings, url: URL, *, is_async: bool) -> 
         "connect_args": arguments | table | limits,
         "pool_recycle": -1 if pool.recycle is None or in_memory else pool.recycle,
     }
-    if pool.kind == "none" and not in_memory:
-        return options | {"poolclass": LedgerNullPool}
-    options |= {"pool_size": size, "max_overflow": overflow, "pool_timeout": pool.timeout}
-    # A file is opened in no time, and without a thread apart.
+    reuse = pool.kind != "none" or in_memory
     return options | {
-        "poolclass": _POOLS["fair", is_async],
+        "poolclass": AsyncFairPool if is_async else FairPool,
+        "pool_size": size if reuse else 0,  # no limit
+        "max_overflow": overflow,
+        "pool_timeout": pool.timeout,
+        "reuse": reuse,
+        # A file is opened at once, and without a thread apart.
         "connect_in_time": not on_sqlite,
     }

@@ -1,4 +1,9 @@
-"""Where in the user's code something happens, and in which session."""
+"""Call sites: where in the user's code something happens.
+
+Frames of libraries between the user's code and a checkout are skipped: SQLAlchemy's, contextlib's,
+this package's, and those of known wrappers. Other wrappers add themselves in the way that pytest
+knows: ``__tracebackhide__ = True``, in a function for its frames, or in a module for all of them.
+"""
 
 from __future__ import annotations
 
@@ -16,64 +21,53 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-Place = tuple["CodeType", int]
-"""An instruction. To note it costs little: its line is looked up when it is shown."""
+CallSite = tuple["CodeType", int]
+"""An instruction. To record one costs little: its line is found when it is shown."""
 
 _getframe = sys._getframe  # noqa: SLF001 - what ``inspect`` wraps, 50 times faster
-# Frames of these are between what the user wrote and what happens.
 _LIBRARIES: Final = (
     str(Path(sqlalchemy.__file__).parent) + os.sep,
     str(Path(__file__).parents[1]) + os.sep,
     contextlib.__file__,
     "<",  # generated code: SQLAlchemy's and attrs' wrappers
 )
+_WRAPPERS: Final = frozenset({"flask_sqlalchemy", "flask_sqlalchemy_lite", "sqlmodel"})
+"""Packages whose sessions and functions only pass calls on."""
+_HIDDEN: Final = "__tracebackhide__"
+_USER: Final = 0
 _LIBRARY: Final = 1
-_GUARDED: Final = 2
 _RUNS_A_LOOP: Final = -1
-# In its frames, the local variable ``session``, or else ``self``, is the session that is guarded.
-_GUARD: Final = str(Path(__file__).parents[1] / "sessions" / "guarded_session.py")
-# Above these frames is who runs the event loop, and not who wrote the task.
+# Above these frames is what runs the event loop, and not what made the task.
 _LOOP: Final = str(Path(asyncio.__file__).parent) + os.sep
 
 
 def note_opening(session: Any) -> None:
-    """Note where a session is opened.
+    """Record where a session is opened.
 
-    Called by the function that makes it, which a method of the factory calls, which the user does.
+    Called by the function that makes it, which a method of the factory calls, which the user calls.
     """
     frame = _outside(_getframe(3))
     if frame is not None:
-        # An attribute: to touch ``__dict__`` would make one, which takes longer than all else here.
+        # An attribute: access to ``__dict__`` would make one, which takes longer than the rest.
         session.sessionfactory_opened = (frame.f_code, frame.f_lasti)
 
 
-def opening_of(session: Session) -> Place | None:
-    """Return where a session was opened, if its factory noted it."""
-    place: Place | None = getattr(session, "sessionfactory_opened", None)
-    return place
+def opening_of(session: Session) -> CallSite | None:
+    """Return where a session was opened, if its factory recorded it."""
+    site: CallSite | None = getattr(session, "sessionfactory_opened", None)
+    return site
 
 
-def caller(*, is_awaited: bool) -> tuple[FrameType | None, Session | None]:
-    """Return the frame of the user's code that leads here, and the session whose call it is in.
-
-    Both at once, because each checkout asks: the stack is walked a single time.
+def caller_of_pool(*, is_awaited: bool) -> FrameType | None:
+    """Return the frame of the user's code that leads to a checkout, if there is one.
 
     Args:
         is_awaited: whether this runs in a greenlet of SQLAlchemy's.
     """
-    session: Session | None = None
-    frame: FrameType | None = _getframe(4)  # whoever asked the pool, which asks the ledger
-    kind = _LIBRARY
-    while frame is not None and (kind := _kind_of(frame.f_code.co_filename)) > 0:
-        if kind == _GUARDED and session is None:
-            found = frame.f_locals
-            session = found.get("session", found.get("self"))
-            if is_awaited:  # the user's frame is not on this stack
-                break
-        frame = frame.f_back  # the guard stands between SQLAlchemy and what is the user's
     if is_awaited:
-        return user_frame(), session
-    return (None if kind == _RUNS_A_LOOP else frame), session
+        return user_frame()
+    frame = _outside(_getframe(3))
+    return None if frame is None or _runs_a_loop(frame) else frame
 
 
 def here() -> str | None:
@@ -85,7 +79,7 @@ def here() -> str | None:
 def user_frame() -> FrameType | None:
     """Return the innermost frame of the user's code that leads here, if there is one.
 
-    Of the user's code in a call that he awaits, such as a listener's, it is the one that awaits.
+    If that code runs within an awaited call, as a listener does, it is the frame that awaits.
     """
     waiting = _waiting_greenlet()
     found = waiting and _awaiting(waiting.gr_frame)
@@ -107,7 +101,7 @@ def user_frame() -> FrameType | None:
 def _awaiting(spawning: FrameType) -> FrameType | None:
     """Return the frame of the user's code that awaits a call of SQLAlchemy's, if one does.
 
-    Only these few frames are looked at, then, and not the many of the call itself.
+    It looks at these few frames only, and not at the many of the call itself.
 
     Args:
         spawning: the frame of ``greenlet_spawn``, which waits for the greenlet that runs.
@@ -120,42 +114,50 @@ def _awaiting(spawning: FrameType) -> FrameType | None:
 
 
 def _runs_a_loop(frame: FrameType) -> bool:
-    return _kind_of(frame.f_code.co_filename) == _RUNS_A_LOOP
+    return _kind_of(frame) == _RUNS_A_LOOP
 
 
 def _outside(frame: FrameType | None) -> FrameType | None:
-    """Return the innermost frame that is not the libraries', from a frame on."""
-    while frame is not None and _kind_of(frame.f_code.co_filename) > 0:
+    """Return the innermost frame that is no library's, from a frame on."""
+    while frame is not None:
+        kind = _kind_of(frame)
+        if kind == _RUNS_A_LOOP or (kind == _USER and _HIDDEN not in frame.f_code.co_varnames):
+            return frame
         frame = frame.f_back
-    return frame
+    return None
 
 
-def describe(place: Place) -> str:
+def describe(site: CallSite) -> str:
     """Return the file, line and function of an instruction, as people read it."""
-    code, instruction = place
+    code, instruction = site
     spans = code.co_lines()
     line = next((line for start, end, line in spans if start <= instruction < end), None)
     return f"{code.co_filename}:{line or code.co_firstlineno} in {code.co_qualname}"
 
 
-def is_library(file: str) -> bool:
-    """Say whether a file is SQLAlchemy's, this package's, or what is between."""
-    return _kind_of(file) > 0
+def is_library(frame: FrameType) -> bool:
+    """Return whether a frame is SQLAlchemy's, this package's, or a wrapper's."""
+    return _kind_of(frame) == _LIBRARY
 
 
-class _Kinds(dict[str, int]):
-    """What a file is, by its name: looked up for each frame of each checkout."""
-
-    def __missing__(self, file: str) -> int:
-        if file.startswith(_LOOP):
-            kind = _RUNS_A_LOOP
-        else:
-            kind = _GUARDED if file == _GUARD else _LIBRARY * file.startswith(_LIBRARIES)
-        self[file] = kind
-        return kind
+_kinds: Final[dict[str, int]] = {}
+"""What a file is, by its name: a cache, as it is needed for each frame of each checkout."""
 
 
-_kind_of: Final = _Kinds().__getitem__
+def _kind_of(frame: FrameType) -> int:
+    file = frame.f_code.co_filename
+    kind = _kinds.get(file)
+    if kind is None:
+        kind = _kinds[file] = _judge(file, frame.f_globals)
+    return kind
+
+
+def _judge(file: str, names: dict[str, Any]) -> int:
+    if file.startswith(_LOOP):
+        return _RUNS_A_LOOP
+    package = str(names.get("__name__", "")).partition(".")[0]
+    wraps = package in _WRAPPERS or names.get(_HIDDEN)
+    return _LIBRARY if wraps or file.startswith(_LIBRARIES) else _USER
 
 
 def _waiting_greenlet() -> Any:

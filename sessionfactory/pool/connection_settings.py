@@ -44,14 +44,17 @@ def stand(view: Engine, engine: Engine, make: Callable[[Dialect], Standing]) -> 
         engine: of which it is a view; they share a pool.
         make: called once there is a connection, for only then a dialect knows its server.
     """
-    if not hasattr(engine.pool, "connect_as_left"):  # it is not ours
+    if getattr(engine.pool, "tracking", None) is None:  # it is no factory's
         listen_once(engine, "checkin", _return)
     standing = cache(make)
 
     def raw_connection() -> PoolProxiedConnection:
         # ``Engine.raw_connection`` is where every ``Connection`` of an engine has its own from.
         pool: Any = view.pool
-        proxy: PoolProxiedConnection = getattr(pool, "connect_as_left", pool.connect)()
+        tracking = getattr(pool, "tracking", None)
+        proxy: PoolProxiedConnection = (
+            pool.connect() if tracking is None else tracking.connect_with_settings(pool)
+        )
         try:
             _put(proxy, standing(view.dialect))
         except BaseException as error:

@@ -1,27 +1,26 @@
-"""Connections are opened, and set up, within the deadline of the checkout that needs them.
+"""Connections are opened, and set up, by the deadline of the checkout that needs them.
 
-The drivers' own time limits do not make one: some round half a second up to two, or down to "for
-ever", some do not cover the server's greeting, none covers the look-up of its name, nor what
-``connect`` listeners send. So a connection is opened apart, in a thread or in a task, and whoever
-waits for it leaves at the deadline. An attempt is not cancelled: a cancelled connect can take ten
-seconds to say so. A connection that comes late is kept for the next one.
+The drivers' own time limits do not suffice: some round half a second up to two, or down to no limit
+at all; some do not cover the server's greeting; none covers name resolution, or what listeners to
+``connect`` send. So a connection is opened apart, in a thread or a task, and the caller that waits
+for it gives up at the deadline. An attempt is not cancelled: a cancelled connect can take ten
+seconds to end. A connection that comes late is added to the pool.
 """
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from random import random
-from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from attrs import frozen
-from sqlalchemy.exc import TimeoutError as SqlAlchemyTimeoutError
-from sqlalchemy.pool import Pool
 
+from sessionfactory.clock import monotonic
 from sessionfactory.drivers import connections
-from sessionfactory.pool.pool_entry import FairRecord
-from sessionfactory.pool.wait_queue import Line
+from sessionfactory.errors import Fault, SettingsError
+from sessionfactory.pool.pool_entry import PoolEntry
+from sessionfactory.pool.wait_queue import WaitQueue
 from sessionfactory.pool.waiting import TookLongerError
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry
-    from sqlalchemy.pool.base import _CreatorFnType, _CreatorWRecFnType
+    from sqlalchemy.pool.base import _CreatorWRecFnType
 
     from sessionfactory.pool.wait_queue import Waiter
     from sessionfactory.pool.waiting import Waiting
@@ -37,12 +36,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _LATE: Final = 1.0
-"""Seconds that the set-up of a connection has which was opened at the deadline, or after it."""
+"""Seconds for the set-up of a connection that was opened at the deadline, or after it."""
 
 
 @frozen
 class _Outcome(Generic[T]):
-    """What came of an attempt to connect: a connection, or an error."""
+    """The result of an attempt to connect: a connection, or an error."""
 
     connection: T | None
     error: BaseException | None = None
@@ -52,20 +51,20 @@ class _Attempt(Generic[T]):
     """An attempt to connect that is under way."""
 
     runs_in: object = None
-    """The task, kept here because an event loop keeps its tasks weakly; or the thread."""
+    """The task, referenced here because an event loop refers to its tasks weakly; or the thread."""
 
     def __init__(self, waiter: Waiter[_Outcome[T]]) -> None:
         self.waiter = waiter
 
 
-class Connector(Generic[T]):
-    """Makes attempts to connect, and leaves those that are late to themselves. Thread-safe.
+class Attempts(Generic[T]):
+    """Attempts to connect, each in a thread or task of its own. Thread-safe.
 
     Args:
-        limit: attempts that may be under way at once, those included that nobody waits for any
-            more: a server that never answers is not to fill the process with threads. ``None`` for
-            any number.
-        start: makes a call in a thread or a task of its own; returns it.
+        limit: attempts that may be under way at once, those included that are late and have no
+            waiter any more: a server that never answers must not fill the process with threads.
+            ``None`` for any number.
+        start: runs a call in a thread or a task of its own; returns it.
         waiter: what waits for the outcome.
     """
 
@@ -79,7 +78,7 @@ class Connector(Generic[T]):
         self._start = start
         self._waiter = waiter
         self._under_way: dict[_Attempt[T], None] = {}
-        self._line: Line[_Attempt[T]] = Line(waiter, self._begin, self._end)
+        self._queue: WaitQueue[_Attempt[T]] = WaitQueue(waiter, self._begin, self._end)
         self._closed = False
 
     def open(
@@ -89,29 +88,29 @@ class Connector(Generic[T]):
 
         Args:
             connect: opens it; what it raises is raised.
-            deadline: when to leave.
+            deadline: when to give up.
             late: takes a connection that comes later, in the thread or task that opened it.
         """
-        attempt = self._line.stand(lambda waiter: waiter.wait(deadline))
+        attempt = self._queue.acquire(lambda waiter: waiter.wait(deadline))
         if attempt is None:
             return None
         if self._closed:
             self._end(attempt)
             return None
         waiter = attempt.waiter
-        call = partial(self._attempt, attempt, connect, late)
         try:
-            attempt.runs_in = self._start(call)
-        except BaseException:  # no thread can be started
-            self._end(attempt)
-            raise
-        try:
+            self._run(attempt, partial(self._attempt, attempt, connect, late))
             waiter.wait(deadline)
-            outcome = waiter.leave()
+            outcome = waiter.give_up()
         except BaseException:
-            outcome = waiter.leave()
+            # The attempt may run, or its thread may not have been started: either way it finds no
+            # waiter any more, and a connection that it opened already is late.
+            outcome = waiter.give_up()
+            if attempt.runs_in is None:
+                self._end(attempt)
             if outcome is not None and outcome.connection is not None:
-                self._start(partial(late, outcome.connection))
+                with suppress(RuntimeError):  # no thread can be started: it is garbage
+                    self._start(partial(late, outcome.connection))
             raise
         if outcome is None:
             return None
@@ -120,15 +119,24 @@ class Connector(Generic[T]):
         return outcome.connection
 
     def __len__(self) -> int:
-        """How many attempts are under way, those included that nobody waits for."""
+        """Return how many attempts are under way, those included that are late."""
         return len(self._under_way)
 
     def close(self) -> None:
-        """Let nobody wait any more; what comes is late."""
+        """Send all waiters away; what is opened from now on is late."""
         self._closed = True
-        self._line.close()
+        self._queue.close()
         for attempt in tuple(self._under_way):
             attempt.waiter.send_away()
+
+    def _run(self, attempt: _Attempt[T], call: Callable[[], None]) -> None:
+        try:
+            attempt.runs_in = self._start(call)
+        except RuntimeError:
+            # No thread can be started: Python 3.12 starts none once the main thread has ended, and
+            # a container may limit them. So it runs here, without a deadline.
+            attempt.runs_in = self
+            call()
 
     def _attempt(
         self, attempt: _Attempt[T], connect: Callable[[], T], late: Callable[[T], None]
@@ -136,7 +144,7 @@ class Connector(Generic[T]):
         waiter = attempt.waiter
         try:
             connection = connect()
-        except BaseException as error:  # noqa: BLE001 - whoever still waits for it raises it
+        except BaseException as error:  # noqa: BLE001 - the caller that waits for it raises it
             waiter.offer(_Outcome(None, error))
         else:
             if not waiter.offer(_Outcome(connection)):
@@ -153,63 +161,102 @@ class Connector(Generic[T]):
 
     def _end(self, attempt: _Attempt[T]) -> None:
         self._under_way.pop(attempt, None)
-        self._line.settle()
+        self._queue.serve()
 
 
-class TimelyPool(Pool):
-    """A pool of ``FairRecord``, whose connections are opened in time, and replaced one by one."""
+class ConnectingPool(Protocol):
+    """What a connector needs of its pool."""
 
-    _connector: Connector[FairRecord] | None
-    """``None`` if connections are opened where they are asked for, however long it takes."""
-    _recycle_jitter: float
-    _waiting: Waiting
+    @property
+    def recycle(self) -> float:
+        """The seconds after which a connection is replaced; less than 0 for never."""
+        ...
 
-    def _should_wrap_creator(
-        self, creator: _CreatorFnType | _CreatorWRecFnType
-    ) -> _CreatorWRecFnType:
-        # Every connection is opened by what this returns. What follows is its set-up.
-        opened = super()._should_wrap_creator(creator)
+    def close_opened(self, connection: DBAPIConnection) -> None:
+        """Close a connection that no entry has yet."""
+        ...
+
+    def add_late(self, entry: PoolEntry) -> None:
+        """Add an entry whose caller gave up."""
+        ...
+
+    def connect_timed_out(self) -> Exception:
+        """Return the error for a caller for which no connection was opened in time."""
+        ...
+
+
+class Connector:
+    """Gives the entries of one pool their connections, each by its deadline.
+
+    Args:
+        pool: the pool.
+        waiting: how this half waits.
+        recycle_jitter: by which part of the pool's ``recycle`` a connection may be replaced
+            earlier, at random.
+        attempts: opens connections apart; ``None`` if each is opened by the caller that needs it,
+            however long that takes.
+    """
+
+    def __init__(
+        self,
+        pool: ConnectingPool,
+        waiting: Waiting,
+        recycle_jitter: float,
+        attempts: Attempts[PoolEntry] | None,
+    ) -> None:
+        self._pool = pool
+        self._waiting = waiting
+        self._recycle_jitter = recycle_jitter
+        self.attempts = attempts
+
+    def wrap(self, creator: _CreatorWRecFnType) -> _CreatorWRecFnType:
+        """Return a creator that passes each connection to its entry before it is set up."""
+
+        opened = _without_traces(creator)
 
         def open_one(rec: ConnectionPoolEntry) -> DBAPIConnection:
             connection = opened(rec)
-            if isinstance(rec, FairRecord) and rec.opened is not None:
+            if isinstance(rec, PoolEntry) and rec.on_opened is not None:
                 try:
-                    rec.opened(connection)
+                    rec.on_opened(connection)
                 except BaseException:
-                    self._close_connection(connection, terminate=True)  # nobody else knows it yet
+                    self._pool.close_opened(connection)
                     raise
             return connection
 
         return open_one
 
-    def _connect(self, record: FairRecord) -> None:
-        """Give a record a connection, by its deadline if it has one."""
-        if self._connector is None or record.deadline is None:
-            self._connect_here(record)
+    def connect(self, entry: PoolEntry) -> None:
+        """Give an entry a connection, by its deadline if it has one."""
+        if self.attempts is None or entry.deadline is None:
+            self._connect_in_place(entry)
         else:
-            record.take_over(self._in_time(self._connector, record, record.deadline))
+            entry.take_over(self._open_by(entry.deadline, self.attempts, entry))
 
-    def _connect_here(self, record: FairRecord) -> None:
-        record.connect_here()
-        if self._recycle > -1:
+    def _connect_in_place(self, entry: PoolEntry) -> None:
+        entry.connect_in_place()
+        recycle = self._pool.recycle
+        if recycle > -1:
             earlier = self._recycle_jitter * random()  # noqa: S311 - no secret
-            record.due = monotonic() + self._recycle * (1 - earlier)
+            entry.due = monotonic() + recycle * (1 - earlier)
 
-    def _in_time(
-        self, connector: Connector[FairRecord], record: FairRecord, deadline: float
-    ) -> FairRecord:
-        # In a record of its own, which the pool keeps if nobody waits for it any more.
-        fresh = record.stand_in()
-        opened = connector.open(partial(self._set_up, fresh, deadline), deadline, self._adopt)
+    def _open_by(
+        self, deadline: float, attempts: Attempts[PoolEntry], entry: PoolEntry
+    ) -> PoolEntry:
+        # In an entry of its own, which the pool adds if the caller gives up.
+        fresh = entry.without_permit()
+        opened = attempts.open(
+            partial(self._set_up, fresh, deadline), deadline, self._pool.add_late
+        )
         if opened is None:
-            raise self._too_late()
+            raise self._pool.connect_timed_out()
         return opened
 
-    def _set_up(self, record: FairRecord, deadline: float) -> FairRecord:
-        """Open a connection, and have listeners set it up, which may wait for the server, too.
+    def _set_up(self, entry: PoolEntry, deadline: float) -> PoolEntry:
+        """Open a connection, and call the listeners that set it up, which may send statements.
 
-        They are not left to themselves at the deadline: the first connection of an engine is set up
-        under a lock, and who waited there for ever would keep everybody else from connecting.
+        They have a time limit of their own: SQLAlchemy sets the first connection of an engine up
+        under a lock, and an attempt that waited there for ever would block all others.
         """
         limits = ExitStack()
 
@@ -218,30 +265,36 @@ class TimelyPool(Pool):
             hang_up = partial(connections.hang_up, connection)
             limits.enter_context(self._waiting.alarm(seconds, hang_up))
 
-        record.opened = limit
+        entry.on_opened = limit
         try:
             with limits:
-                self._connect_here(record)
+                self._connect_in_place(entry)
         except TookLongerError:
-            record.invalidate()
-            raise self._too_late() from None
+            entry.invalidate()
+            raise self._pool.connect_timed_out() from None
         except BaseException:
-            record.invalidate()  # SQLAlchemy 2.0 leaves it open
+            entry.invalidate()  # SQLAlchemy 2.0 leaves it open
             raise
-        record.opened = None
-        return record
+        entry.on_opened = None
+        return entry
 
-    def _adopt(self, record: FairRecord) -> None:
-        """Take a connection into the pool for which nobody waits any more, or close it."""
-        if record.permits.take(record):
-            record.unused = False
-            self._return_conn(record)
-        else:
-            record.close()
 
-    def _too_late(self) -> Exception:
-        """Return what a caller gets for whom no connection was opened in time."""
-        return SqlAlchemyTimeoutError(
-            f"{type(self).__name__} could not open a connection in time; the server may be down,"
-            " or the network"
-        )
+def _without_traces(opened: _CreatorWRecFnType) -> _CreatorWRecFnType:
+    """Return a creator whose errors refer to none of the driver's arguments."""
+
+    def open_without_traces(rec: ConnectionPoolEntry) -> DBAPIConnection:
+        # Further out, no frame has the driver's arguments: this one is the last to see them.
+        try:
+            return opened(rec)
+        except UnicodeError:
+            problem = "holds a character that the driver cannot send"
+            failure: BaseException = SettingsError([Fault("password", problem)])
+        except BaseException as error:  # noqa: BLE001 - it is raised again
+            connections.forget_arguments(error)
+            failure = error
+        try:
+            raise failure
+        finally:
+            del failure  # else the error and this frame would keep each other
+
+    return open_without_traces

@@ -1,42 +1,43 @@
-"""Connection pools that serve in the order of arrival: first come, first served."""
+"""A connection pool that serves its callers in the order in which they came."""
 
 from __future__ import annotations
 
-import asyncio
 import threading
-from collections import deque
-from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from math import inf
-from time import monotonic
-from typing import TYPE_CHECKING, Any, Self, TypedDict
+from time import time
+from typing import TYPE_CHECKING, Any, Self, TypedDict, cast
 
 from sqlalchemy.exc import TimeoutError as SqlAlchemyTimeoutError
-from sqlalchemy.pool import AsyncAdaptedQueuePool, Pool
-from sqlalchemy.util.concurrency import greenlet_spawn
+from sqlalchemy.pool import Pool
 
 from sessionfactory._lazy import publish
-from sessionfactory.pool.connector import Connector, TimelyPool
-from sessionfactory.pool.pool_entry import FairRecord, Permits
-from sessionfactory.pool.wait_queue import Line, TaskWaiter, ThreadWaiter, Waiter
-from sessionfactory.pool.waiting import Tasks, Threads, Waiting
+from sessionfactory.clock import monotonic
+from sessionfactory.pool.connector import Attempts, Connector
+from sessionfactory.pool.pool_entry import Entries, PoolEntry
+from sessionfactory.pool.wait_queue import ThreadWaiter, Waiter
+from sessionfactory.pool.waiting import Threads, Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy import Dialect
+    from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.event.base import _DispatchCommon
     from sqlalchemy.event.registry import _ListenerFnType
     from sqlalchemy.log import _EchoFlagType
-    from sqlalchemy.pool import ConnectionPoolEntry
+    from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
     from sqlalchemy.pool.base import (
         _ConnDialect,
+        _ConnectionRecord,
         _CreatorFnType,
         _CreatorWRecFnType,
         _ResetStyleArgType,
     )
     from typing_extensions import Unpack
+
+    from sessionfactory.pool.tracked import Tracking
 
 
 class PoolOptions(TypedDict, total=False):
@@ -52,43 +53,50 @@ class PoolOptions(TypedDict, total=False):
     _dispatch: _DispatchCommon[Pool] | None
 
 
-class FairPool(TimelyPool):
-    """A pool that gives a returned connection to whoever has waited longest.
+class FairPool(Pool):
+    """A pool that gives a returned connection to the caller that has waited longest.
 
-    What ``sqlalchemy.pool.QueuePool`` does, with the same settings, events, counters and log, but
-    for this: there a connection goes to the thread that happens to run next, so that under load
-    some threads are served a thousand times while others wait until their time is over.
+    It has the settings, events, counters and log of ``sqlalchemy.pool.QueuePool``. That one gives a
+    connection to the thread that happens to run next, so that under load some threads are served a
+    thousand times while others wait until their time is over.
 
     ``create_engine(url, poolclass=FairPool, pool_size=5, max_overflow=10, pool_timeout=30)``
 
-    Other differences. Idle connections are used last in, first out: the one used last needs no
-    ping, and the server's caches know it; those that a burst left over rest until they are due.
-    A connection is replaced up to a quarter earlier than ``recycle`` says, so that those that were
-    opened together are not replaced together. After ``dispose()``, connections that are out are
-    closed when they come back.
+    Other differences: idle connections are used last in, first out, because the one used last needs
+    no ping and the server's caches know it; those that a burst opened rest until they are due. A
+    connection is replaced up to a quarter earlier than ``recycle`` says, so that connections that
+    were opened together are not replaced together. After ``dispose()``, connections that are
+    checked out are closed when they are checked in.
 
-    Thread-safe, and safe where it is entered again in the middle of its own work: by garbage
-    collection that returns a dropped connection, or by a signal handler. See ``handoff``.
+    Thread-safe and re-entrant: garbage collection may return a dropped connection, and a signal
+    handler may check one out, in the middle of its work; see ``wait_queue``.
 
     Args:
         creator: opens a connection of the driver; given by ``create_engine``.
         pool_size: connections that stay open; 0 for all of them, and then there is no limit.
-        max_overflow: connections that may be open beyond, while they are in use; -1 for any number.
-        timeout: seconds to wait for a connection; ``None`` for as long as it takes.
-        use_lifo: whether the idle connection used last is used next, or the one that rested
-            longest.
-        recycle_jitter: by how much of ``recycle`` a connection may be replaced earlier, at random.
+        max_overflow: connections that may be open beyond that, while they are checked out; -1 for
+            any number.
+        timeout: seconds to wait for a connection; ``None`` for no limit.
+        use_lifo: whether the idle connection that was used last is used next, rather than the one
+            that rested longest.
+        recycle_jitter: by which part of ``recycle`` a connection may be replaced earlier, at
+            random.
         connect_in_time: whether ``timeout`` includes the time that it takes to open a connection.
-            Then that happens in another thread, and so do the calls of listeners to ``do_connect``
-            and ``connect``. A connection that comes too late stays in the pool.
+            Then a connection is opened in another thread, in which listeners to ``do_connect`` and
+            ``connect`` run, too. A connection that comes too late stays in the pool.
+        reuse: whether connections stay open when they are checked in; ``False`` for one connection
+            a checkout, as with SQLAlchemy's ``NullPool``.
         options: those of every ``Pool``.
     """
 
-    _is_asyncio = False  # pyright: ignore[reportAssignmentType]  # as QueuePool says it
-    # So that ``echo_pool``, and whoever sets the level of "sqlalchemy.pool", reaches it.
+    _is_asyncio = False  # pyright: ignore[reportAssignmentType]  # as QueuePool declares it
+    # So that ``echo_pool``, and the level of the logger "sqlalchemy.pool", apply to it.
     _sqla_logger_namespace = "sqlalchemy.pool.FairPool"
     _waiter: type[Waiter[Any]] = ThreadWaiter
     _waiting: Waiting = Threads()
+
+    tracking: Tracking | None = None
+    """Tracks the checkouts of a factory's engine; ``None`` for an engine of the user's own."""
 
     def __init__(  # noqa: PLR0913, PLR0917 - QueuePool's, and create_engine looks for them
         self,
@@ -99,6 +107,7 @@ class FairPool(TimelyPool):
         use_lifo: bool = True,  # noqa: FBT001, FBT002 - QueuePool's
         recycle_jitter: float = 0.25,
         connect_in_time: bool = False,  # noqa: FBT001, FBT002 - as those before
+        reuse: bool = True,  # noqa: FBT001, FBT002 - as those before
         **options: Unpack[PoolOptions],
     ) -> None:
         self._size = pool_size
@@ -106,27 +115,35 @@ class FairPool(TimelyPool):
         self._timeout = timeout
         self._use_lifo = use_lifo
         self._recycle_jitter = recycle_jitter
-        # The next one to be used is taken from the right, or from the left if not ``use_lifo``.
-        self._idle: deque[FairRecord] = deque()
-        self._next_idle = self._idle.pop if use_lifo else self._idle.popleft
-        self._line = Line(self._waiter, self._free, self._put_back)
-        self._waiters = self._line.waiters
-        self._limit = pool_size + max_overflow if pool_size > 0 and max_overflow >= 0 else None
-        self._permits = self._new_permits()
-        self._connector = self._new_connector() if connect_in_time else None
+        self._reuse = reuse
+        limit = pool_size + max_overflow if pool_size > 0 and max_overflow >= 0 else None
+        attempts: Attempts[PoolEntry] | None = None
+        if connect_in_time:
+            # As many again as there may be connections, for attempts whose callers gave up.
+            attempts = Attempts(None if limit is None else 2 * limit, self._start, self._waiter)
+        self._connector = Connector(self, self._waiting, recycle_jitter, attempts)
+        self._entries = Entries(
+            limit=limit,
+            size=pool_size,
+            use_lifo=use_lifo,
+            reuse=reuse,
+            waiter=self._waiter,
+            create=lambda permits: PoolEntry(self, permits, self._connector.connect),
+        )
         super().__init__(creator, **options)
 
     def recreate(self) -> Self:
         """Return a new, empty pool of the same settings."""
         self.logger.info("Pool recreating")
-        return self.__class__(
+        pool = self.__class__(
             self._creator,
             pool_size=self._size,
             max_overflow=self._max_overflow,
             timeout=self._timeout,
             use_lifo=self._use_lifo,
             recycle_jitter=self._recycle_jitter,
-            connect_in_time=self._connector is not None,
+            connect_in_time=self._connector.attempts is not None,
+            reuse=self._reuse,
             recycle=self._recycle,
             echo=self.echo,
             logging_name=self._orig_logging_name,
@@ -135,27 +152,45 @@ class FairPool(TimelyPool):
             pre_ping=self._pre_ping,
             _dispatch=self.dispatch,
         )
+        pool.tracking = self.tracking
+        return pool
+
+    def connect(self) -> PoolProxiedConnection:
+        """Return a connection that is checked out."""
+        tracking = self.tracking
+        return super().connect() if tracking is None else tracking.connect(self)
+
+    def check_out(self) -> PoolProxiedConnection:
+        """Return a connection that is checked out, and not tracked."""
+        return super().connect()
 
     def dispose(self) -> None:
-        """Close the idle connections now, and those that are out when they come back."""
+        """Close the idle connections now, and the others when they are checked in."""
         self.retire()
-        while (record := self._idle_one()) is not None:
-            self._discard(record)
-        self._line.settle()  # there is room again, for those who go on to use this pool
+        while (entry := self._entries.next_idle()) is not None:
+            self._entries.discard(entry)
+        self._entries.queue.serve()  # there is room again, for callers that go on to use this pool
         self.logger.info("Pool disposed. %s", self.status())
 
     def retire(self) -> None:
-        """Give all connections up: whatever comes back is closed. Does nothing to them now."""
-        self._permits = self._new_permits()
+        """Close each connection when it is checked in; do nothing to it now."""
+        self._entries.retire()
 
     def turn_away(self) -> None:
-        """Let nobody wait any more: who does, or would, is told at once that the pool is full.
+        """Send all waiters away, now and later: each gets the error of a full pool.
 
         For a pool whose owner is closing it.
         """
-        self._line.close()
-        if self._connector is not None:
-            self._connector.close()
+        self._entries.queue.close()
+        if self._connector.attempts is not None:
+            self._connector.attempts.close()
+
+    def close_idle(self) -> None:
+        """Close the idle connections; the next callers open new ones."""
+        while (entry := self._entries.next_idle()) is not None:
+            self._close_entry(entry)
+            self._entries.discard(entry)
+        self._entries.queue.serve()
 
     def status(self) -> str:
         """Return the counters as a line of text."""
@@ -170,86 +205,128 @@ class FairPool(TimelyPool):
         return self._size
 
     def timeout(self) -> float | None:
-        """Return the seconds to wait for a connection; ``None`` for as long as it takes."""
+        """Return the seconds to wait for a connection; ``None`` for no limit."""
         return self._timeout
 
     def checkedin(self) -> int:
         """Return how many connections are idle."""
-        return len(self._idle)
+        return len(self._entries.idle)
 
     def overflow(self) -> int:
         """Return how many connections there are beyond ``size()``; less than 0 if there is room."""
-        return len(self._permits) - self._size if self._size else 0
+        return len(self._entries.permits) - self._size if self._size else 0
 
     def checkedout(self) -> int:
-        """Return how many connections are out, or are being opened."""
-        return len(self._permits) - len(self._idle)
+        """Return how many connections are checked out, or are being opened for a caller."""
+        return len(self._entries.permits) - len(self._entries.idle)
+
+    def taken(self) -> int:
+        """Return how many are checked out, or are being opened, for a caller or late."""
+        return self.checkedout() + len(self._connector.attempts or ())
 
     def waiting(self) -> int:
         """Return how many callers wait for a connection."""
-        return len(self._waiters)
+        return len(self._entries.waiters)
+
+    @property
+    def recycle(self) -> float:
+        """The seconds after which a connection is replaced; less than 0 for never."""
+        return self._recycle
+
+    @property
+    def is_async(self) -> bool:
+        """Whether its connections are opened and used in greenlets of SQLAlchemy's."""
+        return self._dialect.is_async
 
     def _do_get(self) -> ConnectionPoolEntry:
+        tracking = self.tracking
+        return self.acquire() if tracking is None else tracking.acquire(self)
+
+    # A pool gets back its own entries, and no others.
+    def _do_return_conn(self, record: PoolEntry) -> None:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
+        if self.tracking is not None:
+            self.tracking.note_return(record)
+        self.release(record)
+
+    def acquire(self) -> PoolEntry:
+        """Return an entry with a connection, for a caller that has to release it."""
         now = monotonic()
         deadline = None if self._timeout is None else now + self._timeout
-        # Nobody overtakes: what comes back after this look is for those who wait by then.
-        record = None if self._waiters else self._idle_one()
-        if record is None:
-            record = self._line.stand(partial(self._wait, deadline))
-            if record is None:
+        entries = self._entries
+        # No caller overtakes: what is released after this look is for those who wait by then.
+        entry = None if entries.waiters else entries.next_idle()
+        if entry is None:
+            entry = entries.queue.acquire(partial(self._wait, deadline))
+            if entry is None:
                 raise self._exhausted()
-        record.deadline = deadline
+        entry.deadline = deadline
         try:
-            if record.unused:
-                record.get_connection()
-                record.unused = False
-            elif now > record.due:
-                record.invalidate(soft=True)  # and SQLAlchemy replaces it
+            if entry.unused:
+                entry.get_connection()
+                entry.unused = False
+            elif now > entry.due:
+                entry.invalidate(soft=True)  # and SQLAlchemy replaces it
         except BaseException:
-            self._do_return_conn(record)
+            self.release(entry)
             raise
-        return record
+        return entry
 
-    # Its own records, and no others, come back to a pool.
-    def _do_return_conn(self, record: FairRecord) -> None:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
-        self._put_back(record)
-        if self._waiters:
-            self._line.settle()
-        if len(self._idle) > self._size > 0:
-            try:
-                surplus = self._idle.popleft()  # the one that rested longest, or has no connection
-            except IndexError:  # they were taken this very moment
-                return
-            self._discard(surplus)
+    def release(self, entry: PoolEntry) -> None:
+        """Take an entry back, and give it to the caller that has waited longest."""
+        self._entries.release(entry)
 
-    def _put_back(self, record: FairRecord) -> None:
-        if record.unused:  # and SQLAlchemy says nothing of it to anybody
-            self._discard(record)
-            return
-        if record.dbapi_connection is None and self._use_lifo:
-            self._idle.appendleft(record)  # rather one that is connected
+    def add_late(self, entry: PoolEntry) -> None:
+        """Add an entry whose caller gave up while it was opened; close it if there is no room."""
+        if entry.permits.take(entry):
+            entry.unused = False
+            self._return_conn(entry)
         else:
-            self._idle.append(record)
-        # Only now look whose it is: if all are given up meanwhile, either that sees it here, or
-        # this sees that.
-        if record.permits is not self._permits:
-            with suppress(ValueError):  # somebody has taken it, and will return it
-                self._idle.remove(record)
-                self._discard(record)
+            entry.close()
 
-    def _discard(self, record: FairRecord) -> None:
-        """Close what is not kept, and let somebody else open another one."""
-        try:
-            record.close()
-        finally:
-            record.permits.give_back(record)
+    def replace_broken(self, entry: PoolEntry) -> None:
+        """Replace a dead connection, and each older one when it is used: they broke together.
 
-    def _wait(self, deadline: float | None, waiter: Waiter[FairRecord]) -> None:
-        """Wait: nothing is free. A subclass may note it, or raise instead."""
-        waiter.wait(deadline)
+        As ``pool_pre_ping`` does.
+        """
+        self.logger.info("%r is dead; connections opened before now are replaced", entry)
+        entry.invalidate()
+        if self._invalidate_time < cast("_ConnectionRecord", entry).starttime:
+            self._invalidate_time = time()
+
+    def close_opened(self, connection: DBAPIConnection) -> None:
+        """Close a connection that no entry has yet."""
+        self._close_connection(connection, terminate=True)
+
+    def connect_timed_out(self) -> Exception:
+        """Return the error for a caller for which no connection was opened in time."""
+        if self.tracking is not None:
+            return self.tracking.connect_timed_out(self._timeout)
+        return SqlAlchemyTimeoutError(
+            f"{type(self).__name__} could not open a connection in time; the server may be down,"
+            " or the network"
+        )
+
+    def _should_wrap_creator(
+        self, creator: _CreatorFnType | _CreatorWRecFnType
+    ) -> _CreatorWRecFnType:
+        # Every connection is opened by what this returns.
+        return self._connector.wrap(super()._should_wrap_creator(creator))
+
+    def _close_entry(self, entry: PoolEntry) -> None:
+        """Close a connection in the way of this half; discarding does so for threads."""
+
+    def _wait(self, deadline: float | None, waiter: Waiter[PoolEntry]) -> None:
+        """Wait: no entry is free."""
+        tracking = self.tracking
+        if tracking is None:
+            waiter.wait(deadline)
+        else:
+            tracking.wait(waiter, deadline)
 
     def _exhausted(self) -> Exception:
-        """Return what a caller gets whose time is over."""
+        """Return the error for a caller that waited in vain."""
+        if self.tracking is not None:
+            return self.tracking.exhausted(self._timeout)
         timeout = inf if self._timeout is None else self._timeout
         return SqlAlchemyTimeoutError(
             f"{type(self).__name__} limit of size {self.size()} overflow {self.overflow()} reached,"
@@ -257,32 +334,9 @@ class FairPool(TimelyPool):
             code="3o7r",
         )
 
-    def _free(self) -> FairRecord | None:
-        """Return an idle connection, or the right to open one; ``None`` if the pool is full."""
-        record = self._idle_one()
-        if record is None and not self._permits.all_taken:
-            fresh = FairRecord(self, self._permits, self._connect)
-            if fresh.permits.take(fresh):
-                return fresh
-        return record
-
-    def _idle_one(self) -> FairRecord | None:
-        try:
-            return self._next_idle() if self._idle else None
-        except IndexError:  # it was taken this very moment
-            return None
-
-    def _new_permits(self) -> Permits:
-        return Permits(self._limit, self._line.settle)
-
-    def _new_connector(self) -> Connector[FairRecord]:
-        # As many again as the pool may have, for those that nobody waits for any more.
-        limit = None if self._limit is None else 2 * self._limit
-        return Connector(limit, self._start, self._waiter)
-
     @staticmethod
     def _start(call: Callable[[], None]) -> object:
-        """Make a call for which nobody can be made to wait; return what makes it."""
+        """Run a call that may take long in a thread; return the thread."""
         run = copy_context().run  # a user's listener to ``do_connect`` may look for its trace
         thread = threading.Thread(
             target=run, args=(call,), name="sessionfactory-connect", daemon=True
@@ -291,21 +345,4 @@ class FairPool(TimelyPool):
         return thread
 
 
-class AsyncFairPool(FairPool):
-    """Async twin of ``FairPool``, for ``create_async_engine`` and one event loop.
-
-    A task that is cancelled while it waits, also at the moment at which it is given a connection,
-    leaves that to the next one.
-    """
-
-    _is_asyncio = True
-    _waiter = TaskWaiter
-    _waiting = Tasks()
-    _dialect = AsyncAdaptedQueuePool._dialect  # noqa: SLF001 - the stand-in until there is an engine
-
-    @staticmethod
-    def _start(call: Callable[[], None]) -> object:
-        return asyncio.create_task(greenlet_spawn(call), name="sessionfactory-connect")
-
-
-publish(FairPool, AsyncFairPool)
+publish(FairPool)

@@ -1,86 +1,94 @@
-"""Connections that are held for long are told of in the log, once each, while they are held."""
+"""Connections that are checked out for long are logged, once each, while they are out."""
 
 from __future__ import annotations
 
 import logging
 import threading
-import time
 from typing import TYPE_CHECKING
 
 from sqlalchemy import event
+
+from sessionfactory.clock import monotonic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy import Engine
 
-    from sessionfactory.pool.ledger import Hold, Ledger
+    from sessionfactory.pool.ledger import Checkout, Ledger
 
 _log = logging.getLogger("sessionfactory")
 
 
 def warn_of_long_holds(engine: Engine, ledger: Ledger, after: float) -> Callable[[], None]:
-    """Log a warning, with the place and the owner, of each connection held for ``after`` seconds.
+    """Log a warning, with call site and owner, of each connection out for ``after`` seconds.
 
-    While connections are out, a timer waits for the one that will be due first; otherwise nothing
-    runs. Thread-safe.
+    While connections are checked out, a timer waits for the one that is due first; otherwise
+    nothing runs. Thread-safe.
 
     Returns:
         what to call in a forked child, where the timer's thread does not exist.
     """
     watch = _Watch(ledger, after)
-    ledger.on_hold = watch.begin
+    ledger.on_checkout = watch.begin
     event.listen(engine, "engine_disposed", watch.end)
     return watch.start_anew
 
 
 class _Watch:
+    """Starts and ends the timer.
+
+    It has no lock: a signal handler may close the factory during a checkout, and a log handler may
+    use the database. One operation on a dictionary decides which of two threads starts a timer.
+    """
+
     def __init__(self, ledger: Ledger, after: float) -> None:
         self._ledger = ledger
         self._after = after
         self.start_anew()
 
     def start_anew(self) -> None:
-        """Watch nothing yet."""
-        self._lock = threading.Lock()
-        self._timer: threading.Timer | None = None
-        self._told: set[Hold] = set()
+        """Watch nothing."""
+        self._timers: dict[None, threading.Timer] = {}
+        self._logged: set[Checkout] = set()
 
     def begin(self) -> None:
-        """Watch, from a checkout on, which is in the books by now."""
-        if self._timer is None:
-            with self._lock:
-                if self._timer is None:  # pragma: no branch - of two at once, one does it
-                    self._timer = self._wait(self._after)
+        """Watch, from a checkout on that is in the ledger."""
+        if not self._timers:
+            self._start(self._after)
 
     def end(self, *_: object) -> None:
         """Watch no longer, until the next checkout."""
-        with self._lock:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
+        timer = self._timers.pop(None, None)
+        if timer is not None:
+            timer.cancel()
 
-    def _wait(self, seconds: float) -> threading.Timer:
+    def _start(self, seconds: float) -> None:
         timer = threading.Timer(seconds, self._look)
         timer.name, timer.daemon = "sessionfactory-holds", True
-        timer.start()
-        return timer
+        if self._timers.setdefault(None, timer) is timer:
+            try:
+                timer.start()
+            except RuntimeError:  # no thread can be started: nothing is logged
+                self.end()
+            except BaseException:
+                self.end()
+                raise
 
     def _look(self) -> None:
-        with self._lock:
-            self._timer = None  # first: whoever still saw it is among the holds
-            holds = self._ledger.holds
-            self._told &= set(holds)
-            due = time.monotonic() - self._after
-            for hold in holds:
-                if hold.since <= due and hold not in self._told:
-                    self._told.add(hold)
-                    _log.warning(
-                        "A connection of the database %r is held for long: %s. Close the session"
-                        " sooner, or raise pool.hold_warning",
-                        self._ledger.name,
-                        hold.holder,
-                    )
-            waited_for = [hold.since - due for hold in holds if hold not in self._told]
-            if waited_for:
-                self._timer = self._wait(max(0.001, min(waited_for)))
+        self._timers.pop(None, None)  # first: a checkout that saw it is in the ledger
+        checkouts = self._ledger.checkouts
+        self._logged &= set(checkouts)
+        due = monotonic() - self._after
+        for checkout in checkouts:
+            if checkout.since <= due and checkout not in self._logged:
+                self._logged.add(checkout)
+                _log.warning(
+                    "A connection of the database %r is held for long: %s. Close the session"
+                    " sooner, or raise pool.hold_warning",
+                    self._ledger.name,
+                    checkout.holder,
+                )
+        later = [checkout for checkout in checkouts if checkout not in self._logged]
+        if later:
+            self._start(max(0.001, min(checkout.since for checkout in later) - due))

@@ -1,7 +1,10 @@
-"""The books of a pool: which connections are open, who has them, who waits, and whether it closed.
+"""The ledger of a database: which connections are open, who has them, and who waits for one.
 
-Without locks: each entry is one atomic operation on a dictionary. A lock would not do, because
-garbage collection may return a dropped connection, and so come back in here, at any allocation.
+There are no locks: each entry is one atomic operation on a dictionary. Garbage collection may
+return a dropped connection, and so call into this module, at any allocation, under such a lock.
+
+The ledger refers to tasks, sessions and connections weakly, so that garbage collection finds what
+a failed task has dropped, and returns its connection.
 """
 
 from __future__ import annotations
@@ -10,13 +13,13 @@ import contextlib
 import logging
 import weakref
 from threading import current_thread
-from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 import attrs
 from sqlalchemy import event
 
+from sessionfactory.clock import monotonic
 from sessionfactory.errors import ClosedError
 from sessionfactory.pool import call_sites
 from sessionfactory.pool.owners import current_task
@@ -31,34 +34,53 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
     from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
 
-    from sessionfactory.pool.call_sites import Place
+    from sessionfactory.pool.call_sites import CallSite
 
-Who = tuple["threading.Thread", "asyncio.Task[object] | None"]
+Caller = tuple["threading.Thread", "asyncio.Task[object] | None"]
 """A thread, and the task that runs in it, if one does."""
 
 _log = logging.getLogger("sessionfactory")
+_OPEN: Final = "sessionfactory_open"
 
 
 @attrs.define(eq=False)
-class Hold:
-    """A connection that is out, and who has it."""
+class _Open:
+    """An open connection, as long as its pool entry refers to this."""
+
+    connection: DBAPIConnection
+
+
+@attrs.define(eq=False)
+class Checkout:
+    """A connection that is checked out, and its holder."""
 
     record: ConnectionPoolEntry
     proxy: weakref.ref[PoolProxiedConnection]
     since: float
     thread: threading.Thread
-    task: asyncio.Task[object] | None
-    used: Place | None = None
-    """Where it was taken, which is where its session was first used."""
-    session: weakref.ref[Session] | None = None
-    opened: Place | None = None
+    owner: str
+    """The thread or task, as messages name it."""
+    task_reference: weakref.ref[asyncio.Task[object]] | None
+    used: CallSite | None = None
+    """Where it was checked out, which is where its session was first used."""
+    session_reference: weakref.ref[Session] | None = None
+    opened: CallSite | None = None
     """Where its session was opened."""
 
     @property
+    def task(self) -> asyncio.Task[object] | None:
+        """The task that checked it out, if one did, and if it is not garbage yet."""
+        return None if self.task_reference is None else self.task_reference()
+
+    @property
+    def session(self) -> Session | None:
+        """The session that has it, if one does, and if it is not garbage yet."""
+        return None if self.session_reference is None else self.session_reference()
+
+    @property
     def holder(self) -> Holder:
-        """This hold as people read it."""
-        owner = f"task {self.task.get_name()}" if self.task else f"thread {self.thread.name}"
-        return Holder(self._where(), owner, monotonic() - self.since)
+        """Its holder, as people read it."""
+        return Holder(self._where(), self.owner, monotonic() - self.since)
 
     def _where(self) -> str:
         used = call_sites.describe(self.used) if self.used else "unknown"
@@ -67,17 +89,16 @@ class Hold:
 
 
 class Ledger:
-    """Keeps the books of one engine's pools. Thread-safe.
+    """Records the connections of one engine's pools. Thread-safe.
 
     Args:
-        name: what messages call the database.
+        name: the database's name in messages.
         size: connections that stay open.
         limit: connections that may be open; ``None`` where nothing limits them.
         in_memory: whether the database is its connection, so that there can be no second one.
 
     Attributes:
-        opening: who is being given a connection by a pool that does not count them itself.
-        on_hold: called at each checkout, if it is set.
+        on_checkout: called at each checkout, if it is set.
     """
 
     def __init__(self, name: str, size: int, limit: int | None, *, in_memory: bool = False) -> None:
@@ -86,22 +107,21 @@ class Ledger:
         self.limit = limit
         self.in_memory = in_memory
         self.closed = False
-        self.opening: dict[object, None] = {}
-        self.on_hold: Callable[[], object] | None = None
-        self._open: dict[int, DBAPIConnection] = {}
-        self._holds: dict[ConnectionPoolEntry, Hold] = {}
-        self._waiting: dict[Any, Who] = {}
-        self._told: dict[object, Callable[[], object]] = {}
-        self._detached: WeakKeyDictionary[PoolProxiedConnection, Hold] = WeakKeyDictionary()
+        self.on_checkout: Callable[[], object] | None = None
+        self._open: dict[int, weakref.ref[_Open]] = {}
+        self._checkouts: dict[ConnectionPoolEntry, Checkout] = {}
+        self._waiters: dict[Any, Caller] = {}
+        self._listeners: dict[object, Callable[[], object]] = {}
+        self._detached: WeakKeyDictionary[PoolProxiedConnection, Checkout] = WeakKeyDictionary()
 
-    def keep(self, pool: Pool) -> None:
+    def listen_to_closes(self, pool: Pool) -> None:
         """Listen to a pool, and to every pool that replaces it."""
         event.listen(pool, "close", self._note_close)
         event.listen(pool, "close_detached", self._note_close)
         event.listen(pool, "detach", self._note_close)
 
-    def keep_opened(self, pool: Pool) -> None:
-        """Count new connections; listen last, so that one whose set-up failed is not counted."""
+    def listen_to_connects(self, pool: Pool) -> None:
+        """Record new connections; listen last, so that one whose set-up failed is not recorded."""
         event.listen(pool, "connect", self._note_connect)
 
     def refuse_if_closed(self) -> None:
@@ -111,108 +131,112 @@ class Ledger:
 
     @property
     def open(self) -> tuple[DBAPIConnection, ...]:
-        """The connections that are open, out or not."""
-        return tuple(self._open.copy().values())
+        """The connections that are open, checked out or not."""
+        found = [reference() for reference in tuple(self._open.values())]
+        return tuple(one.connection for one in found if one is not None)
 
-    def ask(self, caller: object) -> Who:
-        """Note that a caller waits for a connection; return who that is."""
-        who = self._waiting[caller] = current_thread(), current_task()
-        return who
+    def note_waiter(self, waiter: object) -> Caller:
+        """Record that a caller waits for a connection; return the caller."""
+        caller = self._waiters[waiter] = current_thread(), current_task()
+        return caller
 
-    def answer(self, caller: object) -> None:
-        """Note that a caller waits no longer."""
-        self._waiting.pop(caller, None)
+    def remove_waiter(self, waiter: object) -> None:
+        """Record that a caller waits no longer."""
+        self._waiters.pop(waiter, None)
 
     @property
-    def waiting(self) -> tuple[tuple[Any, Who], ...]:
-        """Who waits for a connection, in the order in which they came."""
-        return tuple(self._waiting.copy().items())
+    def waiting(self) -> tuple[tuple[Any, Caller], ...]:
+        """The waiters and their callers, in the order in which they came."""
+        return tuple(self._waiters.copy().items())
 
     @property
     def saturated(self) -> bool:
-        """Whether every connection that may be out is out."""
-        return self.limit is not None and len(self._holds) >= self.limit
+        """Whether every connection that may be checked out is checked out."""
+        return self.limit is not None and len(self._checkouts) >= self.limit
 
     @property
-    def holds(self) -> tuple[Hold, ...]:
-        """The connections that are out, longest first."""
-        return tuple(sorted(self._holds.copy().values(), key=lambda hold: hold.since))
+    def checkouts(self) -> tuple[Checkout, ...]:
+        """The connections that are checked out, longest first."""
+        found = self._checkouts.copy().values()
+        return tuple(sorted(found, key=lambda checkout: checkout.since))
 
     @property
     def holders(self) -> tuple[Holder, ...]:
-        """Who has the connections that are out, longest first."""
-        return tuple(hold.holder for hold in self.holds)
+        """The holders of the connections that are checked out, longest first."""
+        return tuple(checkout.holder for checkout in self.checkouts)
 
     def status(self) -> PoolStatus:
-        """Return what the books say now."""
+        """Return what the ledger records now."""
         holders = self.holders
-        size = max(len(self._open), len(holders))
+        size = max(len(self.open), len(holders))
         return PoolStatus(
             limit=self.limit,
             size=size,
             in_use=len(holders),
             idle=size - len(holders),
             overflow=max(0, size - self.size),
-            waiting=len(self._waiting),
+            waiting=sum(waiter.waits for waiter in tuple(self._waiters)),
             holders=holders,
         )
 
-    def has_held(self, owner: object) -> bool:
-        """Say whether a thread or task took one of the connections that are out."""
-        for hold in tuple(self._holds.values()):  # no generator: whoever waits comes through here
-            if hold.task is owner or hold.thread is owner:
+    def has_checkout_of(self, owner: object) -> bool:
+        """Return whether a thread or task checked out one of the connections that are out."""
+        for checkout in tuple(self._checkouts.values()):  # no generator: every waiter calls this
+            if checkout.thread is owner or checkout.task is owner:
                 return True
         return False
 
-    def still_out(self, holds: tuple[Hold, ...]) -> tuple[Hold, ...]:
-        """Return those of ``holds`` that are not back yet."""
-        return tuple(hold for hold in holds if self._holds.get(hold.record) is hold)
+    def still_out(self, checkouts: tuple[Checkout, ...]) -> tuple[Checkout, ...]:
+        """Return those of ``checkouts`` that have not been returned."""
+        return tuple(one for one in checkouts if self._checkouts.get(one.record) is one)
 
-    def strike(self, hold: Hold) -> None:
-        """Take a hold out of the books whose connection was closed over the holder's head."""
-        self._holds.pop(hold.record, None)
+    def remove(self, checkout: Checkout) -> None:
+        """Remove a checkout whose connection was closed by force."""
+        self._checkouts.pop(checkout.record, None)
 
-    def leave_idle(self) -> tuple[DBAPIConnection, ...]:
-        """Take the connections that nobody has out of the books, and return them."""
-        held = {id(record.dbapi_connection) for record in self._holds.copy()}
-        left = {key: found for key, found in self._open.copy().items() if key not in held}
-        for key in left:
-            del self._open[key]
-        return tuple(left.values())
+    def forget_idle(self) -> tuple[DBAPIConnection, ...]:
+        """Remove the connections that are not checked out, and return them."""
+        held = {id(record.dbapi_connection) for record in self._checkouts.copy()}
+        idle = [one for one in self.open if id(one) not in held]
+        for one in idle:
+            self._open.pop(id(one), None)
+        return tuple(idle)
 
-    def start_anew(self) -> tuple[tuple[Hold, ...], tuple[DBAPIConnection, ...]]:
+    def start_anew(self) -> tuple[tuple[Checkout, ...], tuple[DBAPIConnection, ...]]:
         """Forget everything, in a forked child, where no other thread can be.
 
         Returns:
-            the connections that were out, detached ones included, and all that were open.
+            the checkouts, detached ones included, and all connections that were open.
         """
         detached = dict(self._detached)
         opened = {
             id(connection): connection
-            for connection in (
-                *self._open.values(),
-                *(proxy.dbapi_connection for proxy in detached),
-            )
+            for connection in (*self.open, *(proxy.dbapi_connection for proxy in detached))
             if connection is not None
         }
-        holds = (*self.holds, *detached.values())
-        books = (self._open, self._holds, self._waiting, self._told, self._detached, self.opening)
-        for book in books:
-            book.clear()
-        return holds, tuple(opened.values())
+        checkouts = (*self.checkouts, *detached.values())
+        for record in (
+            self._open, self._checkouts, self._waiters, self._listeners, self._detached
+        ):  # fmt: skip
+            record.clear()
+        return checkouts, tuple(opened.values())
 
     @contextlib.contextmanager
-    def telling(self, listener: Callable[[], object]) -> Generator[None]:
+    def on_return(self, listener: Callable[[], object]) -> Generator[None]:
         """Call ``listener`` at every return of a connection, once the factory is closed."""
         key = object()
-        self._told[key] = listener
+        self._listeners[key] = listener
         try:
             yield
         finally:
-            del self._told[key]
+            self._listeners.pop(key, None)  # a forked child may have forgotten it
 
-    def _note_connect(self, connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
-        self._open[id(connection)] = connection
+    def _note_connect(self, connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+        for key, reference in tuple(self._open.items()):
+            if reference() is None:  # its entry was garbage: an exception interrupted a checkout
+                self._open.pop(key, None)
+        record.info[_OPEN] = opened = _Open(connection)
+        self._open[id(connection)] = weakref.ref(opened)
 
     def _note_close(self, connection: DBAPIConnection, _record: object = None) -> None:
         self._open.pop(id(connection), None)
@@ -220,46 +244,53 @@ class Ledger:
     def note_checkout(
         self, record: ConnectionPoolEntry, proxy: PoolProxiedConnection, *, is_awaited: bool
     ) -> None:
-        """Note who has a connection from now on: this thread, this task, this place.
+        """Record who has a connection from now on: this thread or task, at this call site.
 
         Args:
             record: the pool's entry.
-            proxy: what its holder has.
+            proxy: what the holder has.
             is_awaited: whether this runs in a greenlet of SQLAlchemy's.
         """
-        frame, session = call_sites.caller(is_awaited=is_awaited)
-        self._holds[record] = Hold(
+        frame = call_sites.caller_of_pool(is_awaited=is_awaited)
+        thread, task = current_thread(), current_task()
+        self._checkouts[record] = Checkout(
             record,
-            weakref.ref(proxy),  # weak: a session that is dropped gives its connection back
+            weakref.ref(proxy),  # weak: a session that is dropped returns its connection
             monotonic(),
-            current_thread(),
-            current_task(),
+            thread,
+            f"thread {thread.name}" if task is None else f"task {task.get_name()}",
+            None if task is None else weakref.ref(task),
             None if frame is None else (frame.f_code, frame.f_lasti),
-            None if session is None else weakref.ref(session),
-            None if session is None else call_sites.opening_of(session),
         )
-        if self.on_hold is not None:
-            self.on_hold()
+        if self.on_checkout is not None:
+            self.on_checkout()
+
+    def note_session(self, record: ConnectionPoolEntry | None, session: Session) -> None:
+        """Record which session has a connection that was checked out just now."""
+        checkout = None if record is None else self._checkouts.get(record)
+        if checkout is not None:
+            checkout.session_reference = weakref.ref(session)
+            checkout.opened = call_sites.opening_of(session)
 
     def note_return(self, record: ConnectionPoolEntry) -> None:
-        """Note that nobody has a connection any more, or that it is its holder's own now."""
-        hold = self._holds.pop(record, None)
-        if hold is not None:
-            proxy = hold.proxy()
+        """Record that a connection was checked in, or detached by its holder."""
+        checkout = self._checkouts.pop(record, None)
+        if checkout is not None:
+            proxy = checkout.proxy()
             if proxy is None:
-                self._tell_of_dropped(hold)
+                self._warn_of_dropped(checkout)
             elif record.dbapi_connection is None and id(proxy.dbapi_connection) in self._open:
-                self._detached[proxy] = hold  # not ours to wait for, but a fork concerns it
+                self._detached[proxy] = checkout  # nothing waits for it, but a fork concerns it
         if self.closed:
-            for listener in tuple(self._told.values()):
+            for listener in tuple(self._listeners.values()):
                 listener()
 
-    def _tell_of_dropped(self, hold: Hold) -> None:
-        """Tell of a connection that garbage collection returned, because nobody else did."""
+    def _warn_of_dropped(self, checkout: Checkout) -> None:
+        """Warn of a connection that garbage collection returned."""
         _log.warning(
             "A %s of the database %r was dropped, and not closed: %s. Garbage collection found it;"
             " open it by `with`, or call close()",
-            "connection" if hold.session is None else "session",
+            "connection" if checkout.session_reference is None else "session",
             self.name,
-            hold.holder,
+            checkout.holder,
         )

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from time import monotonic
 from typing import TYPE_CHECKING, Final, cast
 
 from sqlalchemy import event
 
+from sessionfactory.clock import monotonic
 from sessionfactory.drivers import connections
 from sessionfactory.pool import connection_settings, session_reset
 from sessionfactory.pool.pool_entry import deadline_of

@@ -9,8 +9,10 @@ seconds the connection is hung up.
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from contextlib import AbstractContextManager, nullcontext, suppress
+from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -19,7 +21,7 @@ from sqlalchemy.util.concurrency import await_only, greenlet_spawn, in_greenlet
 
 from sessionfactory.drivers import connections, sqlalchemy_private
 from sessionfactory.errors import CommitUncertainError, SessionFactoryError, note_outcome
-from sessionfactory.pool.owners import current_task
+from sessionfactory.pool.owners import running_task
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -50,7 +52,7 @@ class Ending(asyncio.Task[None]):
 
     Args:
         work: what it does.
-        name: the task's name.
+        caller: the task that waits for it.
         firm: whether it refuses to be cancelled all the time, and not only before it has begun and
             while it waits for the answer to COMMIT or ROLLBACK.
     """
@@ -60,12 +62,18 @@ class Ending(asyncio.Task[None]):
     """The one that was asked to COMMIT or to ROLLBACK, last."""
     _refuses = True
 
-    def __init__(self, work: Work, name: str | None, *, firm: bool) -> None:
+    def __init__(self, work: Work, caller: asyncio.Task[object] | None, *, firm: bool) -> None:
         loop = asyncio.get_running_loop()
         self.firm = firm
+        self.sessionfactory_caller: asyncio.Task[object] | None = caller
+        """For whom it runs; see ``owners.current_task``."""
         self.over: asyncio.Future[None] = asyncio.Future(loop=loop)
         # Not by ``loop.create_task``, where a task factory would make a task of another class.
-        super().__init__(self._run(work), loop=loop, name=name)
+        name = (
+            caller.get_name() if caller else None
+        )  # by which messages call who holds a connection
+        # In the caller's own context: what listeners set and reset there is the caller's.
+        super().__init__(self._run(work), loop=loop, name=name, context=_context_of(caller))
 
     async def _run(self, work: Work) -> None:
         self._refuses = self.firm
@@ -100,19 +108,30 @@ class Ending(asyncio.Task[None]):
         return self.exception() if self.done() and not self.cancelled() else None
 
 
+def _context_of(task: asyncio.Task[object] | None) -> Context | None:
+    """Return the context in which a task runs; ``None``, for a copy, where it is not known."""
+    if task is None:
+        return None
+    get_context: Callable[[], Context] | None = getattr(task, "get_context", None)
+    if get_context is not None:  # Python 3.12
+        return get_context()
+    referents = (*gc.get_referents(task), getattr(task, "_context", None))
+    return next((found for found in referents if isinstance(found, Context)), None)
+
+
 def about_to_commit() -> None:
     """Have the ending that runs finish from here on, whatever cancels it.
 
     For engines that are not watched, on which nobody else knows when COMMIT is sent.
     """
-    cast("Ending", current_task()).sent = True
+    cast("Ending", running_task()).sent = True
 
 
 def committing(commit: Ends) -> Ends:
     """Return a COMMIT that an ending knows of, and waits for."""
 
     def do_commit(connection: PoolProxiedConnection) -> None:
-        ending = current_task()
+        ending = running_task()
         if isinstance(ending, Ending):
             ending.sent = True
             ending.ask(commit, connection)
@@ -127,7 +146,7 @@ def rolling_back(rollback: Ends) -> Ends:
     """Return a ROLLBACK that an ending waits for."""
 
     def do_rollback(connection: PoolProxiedConnection) -> None:
-        ending = current_task()
+        ending = running_task()
         if isinstance(ending, Ending):
             ending.ask(rollback, connection)
         else:
@@ -188,9 +207,7 @@ async def finish(work: Work, session: Session | None = None, *, commits: bool = 
         CancelledError: the calling task was cancelled; ``commit_outcome`` reads from it what became
             of the COMMIT.
     """
-    caller = asyncio.current_task()
-    # Under the caller's name, by which messages call whoever has a connection.
-    ending = Ending(work, caller.get_name() if caller else None, firm=session is None)
+    ending = Ending(work, asyncio.current_task(), firm=session is None)
     try:
         await ending.over
     except asyncio.CancelledError as cancelled:

@@ -1,97 +1,77 @@
-"""A pool that keeps the books of a factory, looks at what it gives out, and can be closed."""
+"""What the pools of one engine share: the ledger, the liveness check, the event loop."""
 
 from __future__ import annotations
 
-from time import monotonic, time
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, cast
 
-from sqlalchemy.pool import Pool
-
-from sessionfactory.drivers import connections, sqlalchemy_private
-from sessionfactory.errors import ClosedError, Fault, SettingsError
-from sessionfactory.pool import connection_settings
+from sessionfactory.clock import monotonic
+from sessionfactory.drivers import sqlalchemy_private
+from sessionfactory.errors import ClosedError
+from sessionfactory.pool import connection_settings, deadlocks
 from sessionfactory.pool.liveness import RETURNED
+from sessionfactory.pool_errors import ConnectTimeoutError, PoolExhaustedError
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine.interfaces import DBAPIConnection
-    from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
-    from sqlalchemy.pool.base import _ConnectionRecord, _CreatorFnType, _CreatorWRecFnType
+    from sqlalchemy import Connection
+    from sqlalchemy.orm import Session
+    from sqlalchemy.pool import PoolProxiedConnection
 
+    from sessionfactory.pool.fair import FairPool
+    from sessionfactory.pool.fair_async import AsyncFairPool, LoopBinding
     from sessionfactory.pool.ledger import Ledger
     from sessionfactory.pool.liveness import Liveness
+    from sessionfactory.pool.pool_entry import PoolEntry
+    from sessionfactory.pool.wait_queue import Waiter
 
 
-class LedgerPool(Pool):
-    """A pool that keeps the books of its factory, and can be closed. Mixed into each kind.
+class Tracking:
+    """Tracks the checkouts of an engine's pool, and of every pool that replaces it. Thread-safe.
 
-    It does so itself, and not by listeners to its events: those that every checkout and every
-    return has to call cost more than what they would do here.
+    A pool calls it at each step, rather than SQLAlchemy's events: a listener that runs at every
+    checkout and return costs more than what is done here.
+
+    Args:
+        ledger: records who has which connection.
+        liveness: checks idle connections before they are given out; ``None`` for no check.
+        loops: binds pools to event loops; ``None`` where any thread may use any connection.
     """
 
-    ledger: Ledger
-    liveness: Liveness | None = None
-    """Looks at the connections that are given out; ``None`` where nothing could be seen."""
-    leaves: bool = False
-    """Whether there may be something standing on connections, because a view left it there."""
+    def __init__(
+        self, ledger: Ledger, liveness: Liveness | None = None, loops: LoopBinding | None = None
+    ) -> None:
+        self.ledger = ledger
+        self.liveness = liveness
+        self.loops = loops
+        self._settings_may_remain = False
 
-    def _should_wrap_creator(
-        self, creator: _CreatorFnType | _CreatorWRecFnType
-    ) -> _CreatorWRecFnType:
-        opened = super()._should_wrap_creator(creator)
-
-        def open_without_traces(rec: ConnectionPoolEntry) -> DBAPIConnection:
-            # Further out, no frame has the driver's arguments: this one is the last to see them.
-            try:
-                return opened(rec)
-            except UnicodeError:
-                problem = "holds a character that the driver cannot send"
-                failure: BaseException = SettingsError([Fault("password", problem)])
-            except BaseException as error:  # noqa: BLE001 - it is raised again
-                connections.forget_arguments(error)
-                failure = error
-            try:
-                raise failure
-            finally:
-                del failure  # else the error and this frame would keep each other
-
-        return open_without_traces
-
-    def recreate(self) -> Self:
-        """Return a new pool of the same settings and the same books."""
-        pool = cast("Self", super().recreate())
-        pool.ledger = self.ledger
-        pool.liveness = self.liveness
-        pool.leaves = self.leaves
-        return pool
-
-    def connect(self) -> PoolProxiedConnection:
-        """Return a connection on which nothing stands; see ``standing``."""
+    def connect(self, pool: FairPool) -> PoolProxiedConnection:
+        """Return a connection without the settings of a view; see ``connection_settings``."""
         while True:
-            proxy = self.check_out()
-            if not self.leaves or not connection_settings.is_left_on(proxy.info):
+            proxy = self._check_out(pool)
+            if not self._settings_may_remain or not connection_settings.is_left_on(proxy.info):
                 return proxy
             try:
                 connection_settings.take_back(proxy.info, proxy.dbapi_connection)
             except BaseException as error:
-                sqlalchemy_private.fail_checkout(
-                    proxy, error
-                )  # nobody is to get it in such a state
+                # Nobody may receive a connection in such a state.
+                sqlalchemy_private.fail_checkout(proxy, error)
                 if not isinstance(error, Exception):
                     raise
             else:
                 return proxy
 
-    def connect_as_left(self) -> PoolProxiedConnection:
-        """Return a connection with what a view may have left standing on it."""
-        self.leaves = True
-        return self.check_out()
+    def connect_with_settings(self, pool: FairPool) -> PoolProxiedConnection:
+        """Return a connection with the settings that a view may have left on it."""
+        self._settings_may_remain = True
+        return self._check_out(pool)
 
-    def check_out(self) -> PoolProxiedConnection:
-        """Return a connection, which is in the books."""
-        proxy = super().connect()
-        is_awaited = self._dialect.is_async
-        self.ledger.note_checkout(sqlalchemy_private.entry_of(proxy), proxy, is_awaited=is_awaited)
-        # After the entry: either ``close`` sees the hold, or this sees that it closed meanwhile.
+    def _check_out(self, pool: FairPool) -> PoolProxiedConnection:
+        if self.loops is not None:
+            pool = self.loops.pool_here(cast("AsyncFairPool", pool))
+        proxy = pool.check_out()
+        entry = sqlalchemy_private.entry_of(proxy)
+        self.ledger.note_checkout(entry, proxy, is_awaited=pool.is_async)
+        # After the entry in the ledger: either ``close`` sees it, or this sees the close.
         try:
             self.ledger.refuse_if_closed()
         except ClosedError as error:
@@ -99,43 +79,73 @@ class LedgerPool(Pool):
             raise
         return proxy
 
-    def wake(self) -> None:
-        """Have everybody who waits for a connection look whether the factory was closed."""
-
-    def close_idle(self) -> None:
-        """Close the connections that nobody has; whoever asks for one opens it anew."""
-
-    def taken(self) -> int:
-        """Return how many connections are out, or are being opened."""
-        return len(self.ledger.opening) + len(self.ledger.holds)
-
-    def _do_get(self) -> ConnectionPoolEntry:
+    def acquire(self, pool: FairPool) -> PoolEntry:
+        """Return an entry whose connection lives."""
         self.ledger.refuse_if_closed()
-        record = super()._do_get()
+        entry = pool.acquire()
         if self.liveness is not None:
             try:
-                if not self.liveness.vouches_for(record):
-                    self._suspect(record)
-            except BaseException:  # in the midst of a ping
+                if not self.liveness.vouches_for(entry):
+                    pool.replace_broken(entry)
+            except BaseException:  # during a ping
                 try:
-                    record.invalidate()
+                    entry.invalidate()
                 finally:
-                    self._do_return_conn(record)
+                    pool.release(entry)
                 raise
-        return record
+        return entry
 
-    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
-        self.ledger.note_return(record)
+    def note_return(self, entry: PoolEntry) -> None:
+        """Note that an entry is no longer checked out."""
+        self.ledger.note_return(entry)
         if self.liveness is not None:
-            record.info[RETURNED] = monotonic()
-        super()._do_return_conn(record)
+            entry.info[RETURNED] = monotonic()
 
-    def _suspect(self, record: ConnectionPoolEntry) -> None:
-        """Replace a dead connection, and all that were opened before: what broke it broke them.
+    def wait(self, waiter: Waiter[PoolEntry], deadline: float | None) -> None:
+        """Wait for an entry.
 
-        As ``pool_pre_ping`` does, each when it is asked for.
+        Raises:
+            PoolDeadlockError: all connections are held by callers that wait.
         """
-        self.logger.info("%r is dead; connections opened before now are replaced", record)
-        record.invalidate()
-        if self._invalidate_time < cast("_ConnectionRecord", record).starttime:
-            self._invalidate_time = time()
+        caller = self.ledger.note_waiter(waiter)
+        try:
+            deadlocks.refuse(self.ledger, waiter, caller)
+            waiter.wait(deadline)
+        finally:
+            self.ledger.remove_waiter(waiter)
+
+    def exhausted(self, timeout: float | None) -> Exception:
+        """Return the error for a caller that waited in vain."""
+        self.ledger.refuse_if_closed()
+        ledger = self.ledger
+        holders = ledger.holders
+        within = "" if timeout is None else f" within {timeout:g} s"
+        more = "use a file: a database in memory has one connection" if ledger.in_memory else ""
+        message = (
+            f"No connection of the database {ledger.name!r} came free{within}:"
+            f" all {ledger.limit} are in use. Close sessions sooner, or"
+            f" {more or 'raise pool.size'}. In use by:"
+        )
+        return PoolExhaustedError("\n  - ".join([message, *map(str, holders)]), holders)
+
+    def connect_timed_out(self, timeout: float | None) -> Exception:
+        """Return the error for a caller for which no connection was opened in time."""
+        self.ledger.refuse_if_closed()
+        return ConnectTimeoutError(
+            f"No connection to the database {self.ledger.name!r} could be opened within"
+            f" {timeout:g} s. Is the server down, or the network? If they are only slow,"
+            " raise pool.timeout"
+        )
+
+
+def tracking_of(pool: object) -> Tracking | None:
+    """Return what tracks a pool; ``None`` for a pool of no factory."""
+    tracking: Tracking | None = getattr(pool, "tracking", None)
+    return tracking
+
+
+def note_session(connection: Connection, session: Session) -> None:
+    """Note to which session a connection was given that was checked out just now."""
+    tracking = tracking_of(connection.engine.pool)
+    if tracking is not None:
+        tracking.ledger.note_session(sqlalchemy_private.entry_of(connection.connection), session)

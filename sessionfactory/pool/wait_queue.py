@@ -1,8 +1,8 @@
-"""A line of those who wait, and handing something over to one who may give up at that moment.
+"""A queue of waiters, and the hand-over of an item to a waiter that may give up at that moment.
 
-Without locks, in the manner of the ledger: garbage collection may return a dropped connection, and
-a signal handler may raise, between any two instructions, in the middle of what stands here. A lock
-would be held at that moment, or be left held; one operation on a dictionary is done or not done.
+There are no locks. Garbage collection may return a dropped connection, and a signal handler may
+raise, between any two instructions of this module: a lock would be held at that moment, or stay
+held. One operation on a dictionary happens wholly or not at all.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from contextlib import suppress
-from time import monotonic
 from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast
 
 from sqlalchemy.util.concurrency import await_only
+
+from sessionfactory.clock import monotonic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,54 +25,54 @@ T = TypeVar("T")
 
 
 class _Nothing:
-    """What somebody has who left, or was sent away."""
+    """The outcome of a waiter that gave up, or was sent away."""
 
 
-_LEFT: Final = _Nothing()
+_GAVE_UP: Final = _Nothing()
 
 
 class Waiter(ABC, Generic[T]):
-    """Somebody who waits for one thing. Thread-safe.
+    """A caller that waits for one item. Thread-safe.
 
-    Either he is given it, or he leaves without it: whichever comes first, and never both. So what
-    was offered in vain can be given to the next one, and what was given to somebody who is no
-    longer there is found by his own ``leave``.
+    A waiter either receives an item or gives up; exactly one of the two happens. An item that was
+    offered in vain goes to the next waiter; an item that a waiter received before it gave up is
+    returned by its ``give_up``.
     """
 
-    __slots__ = ("_fate",)
+    __slots__ = ("_outcome",)
 
     def __init__(self) -> None:
-        # Empty while he waits. ``setdefault`` is the one step that decides, and it is atomic.
-        self._fate: dict[None, object] = {}
+        # Empty while it waits. ``setdefault`` is the one step that decides, and it is atomic.
+        self._outcome: dict[None, object] = {}
 
     @property
     def waits(self) -> bool:
-        """Whether it is still open how this ends."""
-        return not self._fate
+        """Whether it has neither received an item nor given up."""
+        return not self._outcome
 
-    def offer(self, thing: T) -> bool:
-        """Give him what he waits for; ``False`` if he has left or was given another one."""
-        if self._fate.setdefault(None, thing) is not thing:
+    def offer(self, item: T) -> bool:
+        """Give it an item; return ``False`` if it gave up or has one already."""
+        if self._outcome.setdefault(None, item) is not item:
             return False
         self._wake()
         return True
 
     def send_away(self) -> None:
-        """Have him leave with nothing, if he still waits."""
+        """End its wait without an item, if it still waits."""
         nothing = _Nothing()
-        if self._fate.setdefault(None, nothing) is nothing:
+        if self._outcome.setdefault(None, nothing) is nothing:
             self._wake()
 
-    def leave(self) -> T | None:
-        """Wait no longer; return what was given meanwhile. Called again, it says the same."""
-        fate = self._fate.setdefault(None, _LEFT)
-        return None if isinstance(fate, _Nothing) else cast("T", fate)
+    def give_up(self) -> T | None:
+        """Stop waiting; return the item that it received before. Idempotent."""
+        outcome = self._outcome.setdefault(None, _GAVE_UP)
+        return None if isinstance(outcome, _Nothing) else cast("T", outcome)
 
     @abstractmethod
     def wait(self, deadline: float | None) -> None:
-        """Wait until something is given, or until the deadline on the monotonic clock.
+        """Wait for an item, until the deadline on the monotonic clock.
 
-        Whatever interrupts the wait is raised; ``leave`` has to be called in every case.
+        What interrupts the wait is raised; ``give_up`` has to be called in every case.
         """
 
     @abstractmethod
@@ -93,7 +94,7 @@ class ThreadWaiter(Waiter[T]):
         asleep = threading.Lock()
         asleep.acquire()
         self._asleep = asleep
-        # Only now look again: who gives something before this line does not see that we sleep.
+        # Look again only now: what offers an item before this line does not see the lock.
         if self.waits:
             asleep.acquire(timeout=_seconds_until(deadline))
 
@@ -113,26 +114,26 @@ class TaskWaiter(Waiter[T]):
         self._asleep: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def offer(self, thing: T) -> bool:
-        """Give the task what it waits for; ``False``, too, if its event loop is closed."""
+    def offer(self, item: T) -> bool:
+        """Give the task an item; return ``False``, too, if its event loop is closed."""
         if self._loop is not None and self._loop.is_closed():
             return False
-        return super().offer(thing)
+        return super().offer(item)
 
     def wait(self, deadline: float | None) -> None:
-        """Await, so that the event loop goes on; the task may be cancelled meanwhile."""
+        """Await, so that the event loop runs on; the task may be cancelled meanwhile."""
         loop = self._loop = asyncio.get_running_loop()
         asleep = self._asleep = loop.create_future()
-        if not self.waits:  # as above
+        if not self.waits:  # for the same reason as in a thread
             return
         if deadline is None:
             await_only(asleep)
             return
-        alarm = loop.call_later(deadline - monotonic(), _finish, asleep)
+        timer = loop.call_later(deadline - monotonic(), _finish, asleep)
         try:
             await_only(asleep)
         finally:
-            alarm.cancel()
+            timer.cancel()
 
     def _wake(self) -> None:
         asleep, loop = self._asleep, self._loop
@@ -145,86 +146,86 @@ class TaskWaiter(Waiter[T]):
         if here:
             _finish(asleep)
             return
-        with suppress(RuntimeError):  # it was closed this very moment
+        with suppress(RuntimeError):  # it was closed concurrently
             loop.call_soon_threadsafe(_finish, asleep)
 
 
-class Line(Generic[T]):
-    """Those who wait, served in the order in which they came. Thread-safe.
+class WaitQueue(Generic[T]):
+    """Waiters, served in the order in which they came. Thread-safe.
 
     Args:
-        waiter: what stands in the line for a caller: a thread or a task.
-        free: returns a thing that may be given away, if there is one.
-        put_back: takes back what was given to nobody.
+        waiter: makes a waiter for a caller: a thread or a task.
+        take: returns an item that is free, if there is one.
+        put_back: takes back an item that no waiter received.
     """
 
     def __init__(
         self,
         waiter: Callable[[], Waiter[T]],
-        free: Callable[[], T | None],
+        take: Callable[[], T | None],
         put_back: Callable[[T], None],
     ) -> None:
         self.waiters: deque[Waiter[T]] = deque()
         self._waiter = waiter
-        self._free = free
+        self._take = take
         self._put_back = put_back
         self._closed = False
 
-    def stand(self, wait: Callable[[Waiter[T]], None]) -> T | None:
-        """Stand in the line; return what this caller is given, ``None`` if it waits in vain.
+    def acquire(self, wait: Callable[[Waiter[T]], None]) -> T | None:
+        """Return an item for this caller; ``None`` if it waited in vain.
 
         Args:
-            wait: waits until the waiter is given something, or until it is too late. It is not
-                called if nothing has to be waited for.
+            wait: waits until the waiter receives an item, or until the deadline. It is not called
+                if an item is free at once.
         """
         waiter = self._waiter()
         try:
             self.waiters.append(waiter)
-            self.settle()
+            self.serve()
             if self._closed:
                 waiter.send_away()
             if waiter.waits:
                 wait(waiter)
-            thing = waiter.leave()
+            item = waiter.give_up()
         except BaseException:
-            thing = waiter.leave()
+            item = waiter.give_up()
             self._remove(waiter)
-            if thing is not None:  # the next one's, as nobody is here to take it
-                self._put_back(thing)
-                self.settle()
+            if item is not None:  # it goes to the next waiter
+                self._put_back(item)
+                self.serve()
             raise
-        if thing is None:  # else whoever gave it removes him, and need not look for him
+        if item is None:  # else ``serve`` removed the waiter
             self._remove(waiter)
-        return thing
+        return item
 
-    def settle(self) -> None:
-        """Give what is free to those who have waited longest, until there is no more of either.
+    def serve(self) -> None:
+        """Give free items to those who have waited longest, until either runs out.
 
-        Whoever adds a thing or a waiter calls this afterwards. So nothing lies about while somebody
-        waits, wherever in here some other thread, or this one, happens to be.
+        What adds an item or a waiter calls this afterwards. So no item is free while a waiter
+        waits, wherever in this module another thread, or this one, happens to be.
         """
         while self.waiters:
             try:
                 waiter = self.waiters[0]
-            except IndexError:  # he left this very moment
+            except IndexError:  # it was removed concurrently
                 return
             if waiter.waits:
-                thing = self._free()
-                if thing is None:
+                item = self._take()
+                if item is None:
                     return
-                if not waiter.offer(thing):  # he left, or was given another one, just now
-                    self._put_back(thing)
+                if not waiter.offer(item):  # it gave up, or received another item, concurrently
+                    self._put_back(item)
             self._remove(waiter)
 
     def close(self) -> None:
-        """Send everybody away who waits, and let nobody wait from now on."""
+        """Send all waiters away, and every later one at once."""
         self._closed = True
         for waiter in tuple(self.waiters):
             waiter.send_away()
 
     def _remove(self, waiter: Waiter[T]) -> None:
         if waiter in self.waiters:
-            with suppress(ValueError):  # done by another thread this very moment
+            with suppress(ValueError):  # another thread removed it concurrently
                 self.waiters.remove(waiter)
 
 
@@ -234,7 +235,7 @@ def _finish(future: asyncio.Future[None]) -> None:
 
 
 def _seconds_until(deadline: float | None) -> float:
-    # What a lock takes: -1 means for ever, and for ever is not much longer than the maximum.
+    # What a lock takes: -1 is no limit; more than the maximum is refused.
     if deadline is None:
         return -1
     left = deadline - monotonic()

@@ -12,15 +12,16 @@ from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from sqlalchemy.util.concurrency import await_only, greenlet_spawn, in_greenlet
 
+from sessionfactory.clock import monotonic
 from sessionfactory.pool import shielded
 from sessionfactory.pool.wait_queue import TaskWaiter, ThreadWaiter
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Awaitable, Callable, Coroutine, Generator
     from concurrent.futures import Future
 
     from sessionfactory.config.rotating_secret import Answer, RotatingSecret
@@ -87,25 +88,20 @@ class Threads:
         # A queue, because garbage collection may return a connection in the midst of the waiting:
         # the locks of Event and Condition would not let it in.
         returns: SimpleQueue[None] = SimpleQueue()
-        with ledger.telling(lambda: returns.put(None)), suppress(Empty):
+        with ledger.on_return(lambda: returns.put(None)), suppress(Empty):
             while not done():
-                returns.get(timeout=max(0.0, deadline - time.monotonic()))
+                returns.get(timeout=max(0.0, deadline - monotonic()))
 
     def side_by_side(self, calls: list[Callable[[], None]], timeout: float) -> None:
         """Make each call in a thread."""
-        threads = [
-            threading.Thread(target=call, name="sessionfactory-close", daemon=True)
-            for call in calls
-        ]
-        for thread in threads:
-            thread.start()
-        deadline = time.monotonic() + timeout
-        for thread in threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
+        threads = [_thread(call, "sessionfactory-close") for call in calls]
+        deadline = monotonic() + timeout
+        for thread in filter(None, threads):
+            thread.join(max(0.0, deadline - monotonic()))
 
     def start(self, call: Callable[[], None], name: str) -> None:
         """Make a call in a thread."""
-        threading.Thread(target=call, name=name, daemon=True).start()
+        _thread(call, name)
 
     def answer(self, future: Future[T], timeout: float) -> T | None:
         """Block the thread until there is a result."""
@@ -124,12 +120,13 @@ class Threads:
         block: ThreadWaiter[bool] = ThreadWaiter()
         timer = threading.Timer(timeout, _ring, (block, call))
         timer.daemon = True
-        timer.start()
+        with suppress(RuntimeError):  # no thread can be started, and nothing limits the block
+            timer.start()
         try:
             yield
         finally:
             timer.cancel()
-            if block.leave():
+            if block.give_up():
                 timer.join()  # it is in the midst of the call
                 raise TookLongerError(f"it took longer than {timeout:g} s")
 
@@ -147,10 +144,10 @@ class Tasks:
     def until(self, done: Callable[[], bool], ledger: Ledger, deadline: float) -> None:
         """Await."""
         loop, returned = asyncio.get_running_loop(), asyncio.Event()
-        with ledger.telling(lambda: loop.call_soon_threadsafe(returned.set)):
-            while not done() and time.monotonic() < deadline:
+        with ledger.on_return(lambda: loop.call_soon_threadsafe(returned.set)):
+            while not done() and monotonic() < deadline:
                 returned.clear()
-                await_only(_within(returned.wait(), deadline - time.monotonic()))
+                await_only(_within(returned.wait(), deadline - monotonic()))
 
     def side_by_side(self, calls: list[Callable[[], None]], timeout: float) -> None:
         """Make each call in a task."""
@@ -180,7 +177,7 @@ class Tasks:
             yield
         finally:
             handle.cancel()
-            if block.leave():
+            if block.give_up():
                 raise TookLongerError(f"it took longer than {timeout:g} s")
 
     def refresh(self, secret: RotatingSecret, seen: Answer | None) -> Answer:
@@ -188,10 +185,32 @@ class Tasks:
         return await_only(secret.refresh_async(seen))
 
     def _task(self, call: Callable[[], None], name: str) -> asyncio.Task[None]:
-        task = asyncio.create_task(greenlet_spawn(call), name=name)
+        task = new_task(greenlet_spawn(call), name)
         self._started.add(task)
         task.add_done_callback(self._started.discard)
         return task
+
+
+def _thread(call: Callable[[], None], name: str) -> threading.Thread | None:
+    """Run a call in a thread; run it here, and return ``None``, where no thread can be started.
+
+    Python 3.12 starts none once the main thread has ended, and a container may limit them.
+    """
+    thread = threading.Thread(target=call, name=name, daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:
+        call()
+        return None
+    return thread
+
+
+def new_task(work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+    """Start a task that the event loop's task factory does not make.
+
+    An eager task runs before its creator refers to it, inside the greenlet that creates it.
+    """
+    return asyncio.Task(work, loop=asyncio.get_running_loop(), name=name)
 
 
 def _ring(block: Waiter[bool], call: Callable[[], None]) -> None:

@@ -72,7 +72,7 @@ class TransactionScope(Generic[S]):
         try:
             self._transaction.__exit__(kind, error, traceback)
         finally:
-            self._session.close()
+            self._session.__exit__(kind, error, traceback)
 
 
 @attrs.define(eq=False)

@@ -91,7 +91,7 @@ class AsyncTransactionScope(Generic[A]):
             committed = kind is None
         finally:
             if theirs:
-                await close_own(self._session, committed=committed)
+                await close_own(self._session, committed=committed, failed=kind is not None)
 
     async def run_sync(self, work: Callable[[Session], T]) -> T:
         """Run the transaction with a plain function as its block, all of it in one greenlet.
@@ -114,7 +114,7 @@ class AsyncTransactionScope(Generic[A]):
         try:
             self._transaction.__exit__(kind, error, traceback)
         finally:
-            self._session.sync_session.close()
+            self._session.sync_session.__exit__(kind, error, traceback)
 
 
 @attrs.define(eq=False)

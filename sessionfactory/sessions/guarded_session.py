@@ -1,30 +1,41 @@
-"""Sessions that one thread or task uses at a time; a second one is refused, and told who is inside.
+"""Sessions that one thread or task uses at a time; a concurrent call of another one is refused.
 
 SQLAlchemy's own rule is "not concurrently", and it notices a breach late, or never. No event marks
 the end of a call, so a subclass wraps the calls. It stands between the user's class and
-``Session``: what the user overrides comes first, and what he calls by ``super()`` passes here too.
+``Session``: what the user overrides comes first, and its calls of ``super()`` pass here, too.
+
+The close of a scope that ends while another call is inside the session is made up for when that
+call leaves; else the connection would be lost. A closed session stays closed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import types
 from asyncio import _get_running_loop
 from functools import wraps
 from threading import get_ident
-from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Final, ParamSpec, Self, TypeVar, cast
 from weakref import WeakValueDictionary
 
+from sqlalchemy import event
 from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
 
-from sessionfactory.errors import SharedSessionError
-from sessionfactory.pool.owners import actor, kind_of, name_of
+from sessionfactory.drivers import sqlalchemy_private
+from sessionfactory.errors import ClosedError, SharedSessionError
+from sessionfactory.pool import call_sites
+from sessionfactory.pool.owners import current_owner, kind_of, name_of
+from sessionfactory.pool.tracked import note_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import TracebackType
 
-    from sessionfactory.pool.owners import Actor
+    from sqlalchemy import Connection
+
+    from sessionfactory.pool.owners import Owner
 
 S = TypeVar("S", bound=Session)
 P = ParamSpec("P")
@@ -32,6 +43,13 @@ T = TypeVar("T")
 
 # What is added to a session has names that clash with nobody's.
 _VISIT: Final = "sessionfactory_visit"
+_DUE: Final = "sessionfactory_due"
+_OUTER: Final = "sessionfactory_outer"
+_CLOSED: Final[tuple[int, str]] = (0, "close")
+"""Stands for the visit of a closed session, which lets no call in."""
+_ALLOWED_WHEN_CLOSED: Final = frozenset({"close", "expunge", "invalidate", "reset", "rollback"})
+
+_log = logging.getLogger("sessionfactory")
 
 CALLS: Final = (
     *("add", "add_all", "delete", "delete_all", "merge", "merge_all", "expunge"),
@@ -86,30 +104,76 @@ _MADE: Final[WeakValueDictionary[type[Session], type[Session]]] = WeakValueDicti
 class GuardedSession(Session):
     """A session that one thread or task is inside at a time.
 
-    What it adds to ``Session`` has names that clash with nobody's.
+    What it adds to ``Session`` has names that clash with no user's.
     """
 
-    sessionfactory_visit: tuple[Actor | int, str]
-    """Who is inside, and by which call; absent where nobody is."""
+    sessionfactory_visit: tuple[Owner | int, str]
+    """Who is inside, and by which call; absent where no call is inside."""
+    sessionfactory_scope: int | None = None
+    """The thread or task, by number, that entered the session's scope and alone has used it since;
+    0 if another one has used it."""
+    sessionfactory_due: str | None = None
+    """What a scope that ended while a call was inside has still to do: roll back, or close."""
 
     def sessionfactory_enter(self, call: str) -> bool:
-        """Say whether a visit begins, which this call has to end; refuse it to another."""
+        """Enter the session; return whether this call has to leave it again.
+
+        Raises:
+            SharedSessionError: a call of another thread or task is inside.
+            ClosedError: the session is closed.
+        """
         # A thread's number costs least, and is its own for as long as it is inside.
+        number = get_ident()
+        me: Owner | int = number
         loop = _get_running_loop()
-        me = get_ident() if loop is None else asyncio.current_task(loop) or get_ident()
+        task = None if loop is None else asyncio.current_task(loop)
+        if task is not None:
+            me = getattr(task, "sessionfactory_caller", task)
+            number = id(me)
         visit = (me, call)
         inside = self.__dict__.setdefault(_VISIT, visit)  # atomic: of two, one gets in
         if inside is visit:
+            if self.sessionfactory_scope is not None and self.sessionfactory_scope != number:
+                self.sessionfactory_scope = 0
             return True
         if inside[0] == me:
             return False
-        raise SharedSessionError(_busy(call, inside))
+        if inside is not _CLOSED:
+            raise SharedSessionError(_busy(call, inside))
+        if call in _ALLOWED_WHEN_CLOSED:
+            return False
+        raise ClosedError(_closed(self, call))
+
+    def sessionfactory_enter_scope(self) -> None:
+        """Note that the running thread or task enters a scope of the session."""
+        owner = current_owner()
+        self.sessionfactory_scope = id(owner) if kind_of(owner) == "task" else get_ident()
+
+    def __enter__(self) -> Self:
+        """Enter the scope at whose end the session is closed."""
+        self.sessionfactory_enter_scope()
+        return super().__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the session; an error of the block is not replaced by one of the close."""
+        try:
+            self.close()
+        except SharedSessionError:
+            if kind is None:
+                raise
 
     def begin(self, nested: bool = False) -> SessionTransaction:  # noqa: FBT001, FBT002 - SQLAlchemy's
         """Begin a transaction, or a savepoint."""
         if not nested and not self.in_transaction():
-            # As SQLAlchemy would, but of our class. Nobody is disturbed: a call that is inside, and
-            # has no transaction, has sent nothing yet.
+            if self.__dict__.get(_VISIT) is _CLOSED:
+                raise ClosedError(_closed(self, "begin"))
+            # As SQLAlchemy would, but of our class. No other call is disturbed: one that is inside,
+            # and has no transaction, has sent nothing yet.
             return GuardedTransaction(self, SessionTransactionOrigin.BEGIN)
         transaction = _run(self, "begin", Session.begin, self, nested)
         if type(transaction) is SessionTransaction:  # and no class that a listener gave it
@@ -119,18 +183,49 @@ class GuardedSession(Session):
     def close(self) -> None:
         """Close the session."""
         if self.in_transaction():
-            _run(self, "close", Session.close, self)
-        else:  # nor is anybody disturbed here
+            try:
+                _run(self, "close", Session.close, self)
+            except SharedSessionError:
+                _put_off(self, "close")
+                raise
+        else:  # no other call is disturbed here either
             Session.close(self)
+        _mark_closed(self)
 
 
 class GuardedTransaction(SessionTransaction):
     """What ``begin`` of a guarded session returns: its ends are calls of the session.
 
-    ``close`` is none: it only gives back what ``commit`` or ``rollback`` has done with.
+    ``close`` is none: it only gives back what ``commit`` or ``rollback`` has finished.
     """
 
     __slots__ = ()
+
+    def __enter__(self) -> Self:
+        """Enter the scope at whose end the transaction is committed or rolled back."""
+        session = cast("GuardedSession", self.session)
+        vars(self)[_OUTER] = session.sessionfactory_scope
+        if session.sessionfactory_scope is None:
+            session.sessionfactory_enter_scope()
+        return super().__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Commit, or roll back; an error of the block is not replaced by one of the rollback."""
+        session = cast("GuardedSession", self.session)
+        try:
+            super().__exit__(kind, error, traceback)
+        except SharedSessionError:
+            if kind is None:
+                raise
+            _put_off(session, "rollback")
+        finally:
+            if vars(self).pop(_OUTER, None) is None:
+                session.sessionfactory_scope = None
 
     def commit(self, _to_root: bool = False) -> None:  # noqa: FBT001, FBT002 - SQLAlchemy's
         """Flush and commit."""
@@ -143,6 +238,8 @@ class GuardedTransaction(SessionTransaction):
             SessionTransaction.commit(self, _to_root)
         finally:
             del session.sessionfactory_visit
+            if session.sessionfactory_due is not None:
+                _make_up(session)
 
     def rollback(self, _capture_exception: bool = False, _to_root: bool = False) -> None:  # noqa: FBT001, FBT002
         """Roll back."""
@@ -153,13 +250,58 @@ class GuardedTransaction(SessionTransaction):
 def _run(
     session: GuardedSession, call: str, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs
 ) -> T:
-    """Run a method as a visit of a session, or as a part of one."""
+    """Run a method inside a session."""
     if not session.sessionfactory_enter(call):
         return method(*args, **kwargs)
     try:
         return method(*args, **kwargs)
     finally:
         del session.sessionfactory_visit
+        if session.sessionfactory_due is not None:
+            _make_up(session)
+
+
+def _put_off(session: GuardedSession, due: str) -> None:
+    """Leave the end of a scope to the call that is inside the session."""
+    if session.sessionfactory_due != "close":
+        session.sessionfactory_due = due
+    _make_up(session)  # the other call may have left before it could see that
+
+
+def _make_up(session: GuardedSession) -> None:
+    """End a scope that ended while a call was inside."""
+    while session.sessionfactory_due is not None and _VISIT not in session.__dict__:
+        try:
+            session.sessionfactory_enter("close")
+        except SharedSessionError:  # another call is inside, and makes up for it when it leaves
+            return
+        due = session.__dict__.pop(_DUE, None)
+        try:
+            if due == "close":
+                Session.close(session)
+            elif due == "rollback":
+                Session.rollback(session)
+        except Exception:  # noqa: BLE001 - it must not replace the outcome of the call that leaves
+            _log.exception("The end of a session, put off while another call was inside, failed")
+        finally:
+            del session.sessionfactory_visit
+        if due == "close":
+            _mark_closed(session)
+
+
+def _mark_closed(session: GuardedSession) -> None:
+    """Refuse further calls of a session that does not open again."""
+    session.sessionfactory_scope = None
+    if sqlalchemy_private.is_closed_for_good(session):
+        session.__dict__.setdefault(_VISIT, _CLOSED)
+
+
+@event.listens_for(GuardedSession, "after_begin")
+def _note_connection(
+    session: Session, _transaction: SessionTransaction, connection: Connection
+) -> None:
+    """Pass the session to the ledger of the pool that its connection comes from."""
+    note_session(connection, session)
 
 
 def _guard(name: str) -> None:
@@ -173,6 +315,8 @@ def _guard(name: str) -> None:
             return method(self, *args, **kwargs)
         finally:
             del self.sessionfactory_visit
+            if self.sessionfactory_due is not None:
+                _make_up(self)
 
     setattr(GuardedSession, name, call)
 
@@ -181,21 +325,27 @@ for _call in [name for name in CALLS if hasattr(Session, name)]:  # some came wi
     _guard(_call)
 
 
-def _busy(call: str, inside: tuple[Actor | int, str]) -> str:
-    me = actor()
+def _busy(call: str, inside: tuple[Owner | int, str]) -> str:
+    me = current_owner()
+    kind = kind_of(me)
     return (
         f"The {name_of(me)} calls {call}() of a session while the {_name(inside[0])} is inside its"
-        f" {inside[1]}(). {_cure(me)}."
+        f" {inside[1]}(). A session is for one {kind} at a time: inject the factory, open one"
+        f" session per {kind}."
     )
 
 
-def _cure(me: Actor) -> str:
-    kind = kind_of(me)
-    return f"A session is for one {kind} at a time: inject the factory, open one session per {kind}"
+def _closed(session: Session, call: str) -> str:
+    site = call_sites.opening_of(session)
+    where = "" if site is None else f" It was opened at {call_sites.describe(site)}."
+    return (
+        f"{call}() of a session after its scope: it is closed.{where} Do this inside the scope, or"
+        " open another session; with session.close_resets_only=true a closed session opens again."
+    )
 
 
-def _name(who: Actor | int) -> str:
-    if not isinstance(who, int):
-        return name_of(who)
-    thread = next((thread for thread in threading.enumerate() if thread.ident == who), None)
-    return f"thread {who}" if thread is None else name_of(thread)
+def _name(owner: Owner | int) -> str:
+    if not isinstance(owner, int):
+        return name_of(owner)
+    thread = next((thread for thread in threading.enumerate() if thread.ident == owner), None)
+    return f"thread {owner}" if thread is None else name_of(thread)

@@ -26,6 +26,7 @@ def keywords_of(settings: SessionSettings) -> dict[str, Any]:
     return {
         "autoflush": settings.autoflush,
         "expire_on_commit": settings.expire_on_commit,
+        "close_resets_only": settings.close_resets_only,
         **settings.options,
     }
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 from types import new_class
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Self, cast
 
 from sqlalchemy.util.concurrency import greenlet_spawn
 from typing_extensions import TypeVar
 
 from sessionfactory.drivers.asyncio_ext import AsyncSession, AsyncSessionTransaction
-from sessionfactory.errors import note_outcome
+from sessionfactory.errors import SharedSessionError, note_outcome
 from sessionfactory.pool.shielded import Ending, finish
 from sessionfactory.sessions.guarded_session import guarded
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from sessionfactory.pool.shielded import Work
+    from sessionfactory.sessions.guarded_session import GuardedSession
 
 A = TypeVar("A", bound=AsyncSession, default=AsyncSession)
 T = TypeVar("T")
@@ -76,8 +78,21 @@ class _Lasting(AsyncSession):
     async def reset(self) -> None:
         await self._give_back(super().reset)
 
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
+    async def __aenter__(self) -> Self:
+        cast("GuardedSession", self.sync_session).sessionfactory_enter_scope()
+        return await super().__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            await self.close()
+        except SharedSessionError:
+            if kind is None:
+                raise
 
     async def _give_back(self, end: Work) -> None:
         if self.sync_session.in_transaction():
@@ -121,10 +136,20 @@ async def run_scope(session: AsyncSession, work: Callable[[Session], T]) -> T:
     return results[0]
 
 
-async def close_own(session: AsyncSession, *, committed: bool) -> None:
-    """Call a session's own ``close()``; an error from it has the outcome of the commit before."""
+async def close_own(session: AsyncSession, *, committed: bool, failed: bool = False) -> None:
+    """Call a session's own ``close()``; an error from it has the outcome of the commit before.
+
+    Args:
+        session: the session.
+        committed: whether its transaction is committed.
+        failed: whether an error is raised, which a refused close must not replace.
+    """
     try:
-        await session.close()
+        if failed:
+            with suppress(SharedSessionError):
+                await session.close()
+        else:
+            await session.close()
     except BaseException as error:
         if committed:
             note_outcome(error, "committed", "The transaction is committed")

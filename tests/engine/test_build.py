@@ -6,6 +6,7 @@ import threading
 from contextlib import closing
 from typing import TYPE_CHECKING, cast
 
+import attrs
 import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import default
@@ -19,7 +20,6 @@ from sessionfactory.drivers import connections, dialects, sqlalchemy_private
 from sessionfactory.engine.managed import ManagedEngine
 from sessionfactory.engine.options import TransactionOptions
 from sessionfactory.engine.views import view_of
-from sessionfactory.pool.ledger import Hold
 
 if TYPE_CHECKING:
     import sqlite3
@@ -78,8 +78,8 @@ def test_hold_from_nowhere() -> None:
     settings = DatabaseSettings("sqlite://")
     with SqlAlchemySessionFactory(settings) as factory, factory() as session:
         session.execute(text("SELECT 1"))
-        (hold,) = factory._managed.ledger.holds
-        nowhere = Hold(hold.record, hold.proxy, hold.since, hold.thread, None)
+        (checkout,) = factory._managed.ledger.checkouts
+        nowhere = attrs.evolve(checkout, used=None, opened=None)
         assert nowhere.holder.where == "unknown"
 
 

@@ -22,7 +22,7 @@ from sessionfactory.testing import FaultProxy
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sessionfactory.pool.ledger import Who
+    from sessionfactory.pool.ledger import Caller as Waiting
     from sessionfactory.testing import PostgresServer
 
 
@@ -138,13 +138,13 @@ def test_waiting_callers_are_waited_for(url: str, monkeypatch: pytest.MonkeyPatc
     with factory() as session:
         session.connection()
         ledger = factory._managed.ledger
-        answer = ledger.answer
+        answer = ledger.remove_waiter
 
         def take_time(caller: object) -> None:
             over.wait(0.1)
             answer(caller)
 
-        monkeypatch.setattr(ledger, "answer", take_time)
+        monkeypatch.setattr(ledger, "remove_waiter", take_time)
         caller = Caller(lambda: factory().connection())
         while not factory.status().waiting:
             pass
@@ -163,16 +163,16 @@ def test_caller_whose_time_is_over_when_it_closes(url: str) -> None:
         with pytest.raises(PoolDeadlockError), factory() as other:
             other.execute(text("SELECT 1"))
         ledger = factory._managed.ledger
-        asked = ledger.ask
+        asked = ledger.note_waiter
 
-        def close_then_ask(caller: object) -> Who:
+        def close_then_ask(waiter: object) -> Waiting:
             ledger.closed = True
-            return asked(caller)
+            return asked(waiter)
 
-        ledger.ask = close_then_ask  # type: ignore[method-assign]  # between the look and the wait
+        ledger.note_waiter = close_then_ask  # type: ignore[method-assign]  # between the look and the wait
         with pytest.raises(ClosedError), factory() as other:
             other.execute(text("SELECT 1"))
-        ledger.ask = asked  # type: ignore[method-assign]
+        ledger.note_waiter = asked  # type: ignore[method-assign]
         ledger.closed = False
     factory.close()
 

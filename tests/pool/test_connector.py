@@ -14,9 +14,10 @@ from sqlalchemy.exc import TimeoutError as SqlAlchemyTimeoutError
 from sqlalchemy.pool.base import _ConnectionRecord
 from sqlalchemy.util.concurrency import await_only, greenlet_spawn
 
-from sessionfactory.pool.connector import Connector
-from sessionfactory.pool.fair import AsyncFairPool, FairPool
-from sessionfactory.pool.pool_entry import FairRecord, deadline_of
+from sessionfactory.pool.connector import Attempts
+from sessionfactory.pool.fair import FairPool
+from sessionfactory.pool.fair_async import AsyncFairPool
+from sessionfactory.pool.pool_entry import PoolEntry, deadline_of
 from sessionfactory.pool.wait_queue import ThreadWaiter
 from tests.support.sqlite_pools import Caller, record_of, until
 
@@ -107,8 +108,8 @@ def test_late_connection_without_a_place(slow: Slow, databases: Databases) -> No
     pool = timely(slow)
     with pytest.raises(SqlAlchemyTimeoutError):
         pool.connect()
-    record = FairRecord(pool, pool._permits)
-    assert pool._permits.take(record)
+    record = PoolEntry(pool, pool._entries.permits)
+    assert pool._entries.permits.take(record)
     slow.go_on()
     until(lambda: databases.opened == 1 and not databases.open)
     assert pool.checkedin() == 0
@@ -147,8 +148,8 @@ def test_late_error(slow: Slow, databases: Databases) -> None:
         pool.connect()
     databases.error = OSError("it is down")
     slow.go_on()
-    assert pool._connector is not None
-    connector = pool._connector
+    assert pool._connector.attempts is not None
+    connector = pool._connector.attempts
     until(lambda: not connector._under_way)
     assert (pool.checkedin(), pool.checkedout()) == (0, 0)
 
@@ -208,9 +209,12 @@ def test_owner_closes(slow: Slow, databases: Databases) -> None:
     pool.turn_away()
     with pytest.raises(SqlAlchemyTimeoutError):
         caller.join()
-    assert pool._connector is not None
-    record = FairRecord(pool, pool._permits)
-    assert pool._connector.open(lambda: record, time.monotonic() + 20, FairRecord.close) is None
+    assert pool._connector.attempts is not None
+    record = PoolEntry(pool, pool._entries.permits)
+    assert (
+        pool._connector.attempts.open(lambda: record, time.monotonic() + 20, PoolEntry.close)
+        is None
+    )
     assert slow.asked == 1
     pool.dispose()
     slow.go_on()
@@ -262,34 +266,38 @@ def test_replaced_in_time(slow: Slow, databases: Databases) -> None:
 
 
 def test_no_thread_can_be_started(databases: Databases, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What keeps a thread from starting is raised, and takes no place."""
+    """Where no thread can be started, a connection is opened in place, and set up unwatched."""
     pool = FairPool(databases.connect, 1, 0, 20, connect_in_time=True)
+
+    def fail(_: object) -> None:
+        raise RuntimeError("can't start new thread at interpreter shutdown")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        for _ in range(3):
+            with pool.connect() as connection:
+                connection.invalidate()
+    assert databases.opened == 3
+    assert (pool.taken(), pool.waiting()) == (0, 0)
+    pool.connect().close()
+    assert pool.checkedin() == 1
+
+
+def test_an_error_of_a_connection_that_is_opened_in_place(
+    databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is raised as ever, and its place is free again."""
+    pool = FairPool(databases.connect, 1, 0, 20, connect_in_time=True)
+    databases.error = OSError("no route to host")
 
     def fail(_: object) -> None:
         raise RuntimeError("can't start new thread")
 
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", fail)
-        for _ in range(5):
-            with pytest.raises(RuntimeError, match="can't start"):
-                pool.connect()
-    pool.connect().close()
-    assert pool.checkedin() == 1
-
-
-def test_no_thread_can_watch(databases: Databases, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So is what keeps the alarm of its set-up from being set, and the connection is closed."""
-
-    def fail(_: threading.Timer) -> None:
-        raise RuntimeError("can't start new thread")
-
-    pool = FairPool(databases.connect, 1, 0, 20, connect_in_time=True)
-    with monkeypatch.context() as patch:
-        patch.setattr(threading.Timer, "start", fail)
-        with pytest.raises(RuntimeError, match="can't start new thread"):
+        with pytest.raises(OSError, match="no route"):
             pool.connect()
-    assert (pool.checkedout(), databases.opened, list(databases.open)) == (0, 1, [])
-    pool.connect().close()
+    assert (pool.checkedout(), pool.taken()) == (0, 0)
 
 
 def test_interrupted_as_it_arrives(databases: Databases) -> None:
@@ -305,7 +313,7 @@ def test_interrupted_as_it_arrives(databases: Databases) -> None:
         call()
         return None
 
-    connector: Connector[DBAPIConnection] = Connector(1, start, ThreadWaiter)
+    connector: Attempts[DBAPIConnection] = Attempts(1, start, ThreadWaiter)
     connector._waiter = Interrupted  # for the outcome
     with pytest.raises(KeyboardInterrupt):
         connector.open(databases.connect, time.monotonic() + 20, arrived.append)
@@ -320,8 +328,8 @@ def test_interrupted_before_it_arrives(slow: Slow, databases: Databases) -> None
         def wait(self, deadline: float | None) -> None:
             raise KeyboardInterrupt
 
-    assert pool._connector is not None
-    pool._connector._waiter = Interrupted
+    assert pool._connector.attempts is not None
+    pool._connector.attempts._waiter = Interrupted
     with pytest.raises(KeyboardInterrupt):
         pool.connect()
     slow.go_on()
@@ -351,7 +359,7 @@ def test_listener_has_deadline_and_context(url: str) -> None:
     assert before + 30 <= deadline <= time.monotonic() + 30
     assert value == "mine"
     again = cast("FairPool", engine.pool)
-    assert again._connector is not None
+    assert again._connector.attempts is not None
 
 
 async def taken(pool: FairPool) -> PoolProxiedConnection:

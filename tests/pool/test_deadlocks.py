@@ -41,9 +41,9 @@ def is_told(error: PoolDeadlockError, owner: str) -> None:
     """Require the message to say what to do, and to name the holder."""
     message, holder = str(error).splitlines()
     assert message == (
-        "Every connection of the database 'orders' (1) is held by somebody who waits for another"
-        " one, and this call is the last of them. Use one session for a unit of work, and pass it"
-        " on to what is called inside; or raise pool.size. In use by:"
+        "Pool deadlock on 'orders': all 1 connections are held by callers that wait for another"
+        " connection, and this call is the last of them. Use one session for a unit of work, and"
+        " pass it on to what is called inside; or raise pool.size. In use by:"
     )
     assert f", {owner}, for 0." in holder
     assert isinstance(error, SqlAlchemyTimeoutError)

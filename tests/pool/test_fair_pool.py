@@ -18,7 +18,7 @@ from sqlalchemy.exc import TimeoutError as SqlAlchemyTimeoutError
 from sqlalchemy.pool import PoolProxiedConnection, reset_commit
 
 from sessionfactory.pool.fair import FairPool
-from sessionfactory.pool.pool_entry import FairRecord
+from sessionfactory.pool.pool_entry import PoolEntry
 from tests.support.sqlite_pools import Caller, record_of, until
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ class Meanwhile(FairPool):
     happens: Callable[[], object]
     error: BaseException | None = None
 
-    def _wait(self, deadline: float | None, waiter: Waiter[FairRecord]) -> None:
+    def _wait(self, deadline: float | None, waiter: Waiter[PoolEntry]) -> None:
         self.happens()
         if self.error is not None:
             raise self.error
@@ -283,14 +283,14 @@ def test_size_and_overflow(databases: Databases) -> None:
 def test_surplus_is_taken_as_it_is_closed(databases: Databases) -> None:
     """A connection beyond the size that somebody takes at that moment stays open."""
 
-    class Emptied(deque[FairRecord]):
-        def popleft(self) -> FairRecord:
+    class Emptied(deque[PoolEntry]):
+        def popleft(self) -> PoolEntry:
             self.clear()
             return super().popleft()
 
     pool = FairPool(databases.connect, pool_size=1, max_overflow=1)
     one, two = pool.connect(), pool.connect()
-    pool._idle = Emptied()
+    pool._entries.idle = Emptied()
     one.close()
     two.close()
     assert len(databases.open) == 2
@@ -303,7 +303,7 @@ def test_last_place_is_taken_as_it_is_asked_for(
     pool = one_connection(databases, timeout=0)
     with monkeypatch.context() as patch, pool.connect():
         seen = iter([False, True])
-        patch.setattr(type(pool._permits), "all_taken", property(lambda _: next(seen)))
+        patch.setattr(type(pool._entries.permits), "all_taken", property(lambda _: next(seen)))
         with pytest.raises(SqlAlchemyTimeoutError):
             pool.connect()
     assert counters(pool) == (1, 0, 0, 0)
@@ -426,13 +426,13 @@ def test_disposed_as_a_connection_comes_back(databases: Databases) -> None:
     pool = FairPool(databases.connect)
     held = pool.connect()
 
-    class Disposing(deque[FairRecord]):
-        def append(self, item: FairRecord) -> None:
+    class Disposing(deque[PoolEntry]):
+        def append(self, item: PoolEntry) -> None:
             super().append(item)
             pool.dispose()
 
-    pool._idle = Disposing()
-    pool._next_idle = pool._idle.pop
+    pool._entries.idle = Disposing()
+    pool._entries._next_idle = pool._entries.idle.pop
     held.close()
     assert not databases.open
     assert counters(pool) == (0, 0, -5, 0)
@@ -478,10 +478,9 @@ def test_recreate_carries_every_setting(databases: Databases) -> None:
     unset = {
         "dispatch",
         "_dialect",
-        "_idle",
-        "_next_idle",
-        "_line",
-        "_permits",
+        "_entries",
+        "_connector",
+        "tracking",
         "_invoke_creator",
         "logger",
     }

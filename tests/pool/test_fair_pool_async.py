@@ -15,7 +15,8 @@ from sqlalchemy.exc import TimeoutError as SqlAlchemyTimeoutError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.util.concurrency import greenlet_spawn
 
-from sessionfactory.pool.fair import AsyncFairPool, FairPool
+from sessionfactory.pool.fair import FairPool
+from sessionfactory.pool.fair_async import AsyncFairPool
 
 if TYPE_CHECKING:
     from collections.abc import Callable

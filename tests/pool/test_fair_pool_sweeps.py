@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from types import FrameType
 
-    from sessionfactory.pool.pool_entry import FairRecord
+    from sessionfactory.pool.pool_entry import PoolEntry
     from sessionfactory.pool.wait_queue import Waiter
     from tests.support.sqlite_pools import Databases
 
@@ -63,7 +63,7 @@ class Meanwhile(FairPool):
 
     happens: Callable[[], object]
 
-    def _wait(self, deadline: float | None, waiter: Waiter[FairRecord]) -> None:
+    def _wait(self, deadline: float | None, waiter: Waiter[PoolEntry]) -> None:
         self.happens()
         super()._wait(deadline, waiter)
 

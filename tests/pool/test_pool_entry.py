@@ -9,7 +9,7 @@ from sqlalchemy import event
 from sqlalchemy.pool import NullPool, QueuePool
 
 from sessionfactory.pool.fair import FairPool
-from sessionfactory.pool.pool_entry import FairRecord, Permits, deadline_of
+from sessionfactory.pool.pool_entry import Permits, PoolEntry, deadline_of
 
 if TYPE_CHECKING:
     import weakref
@@ -30,9 +30,9 @@ class Told:
         self.times += 1
 
 
-def taken(pool: FairPool, permits: Permits) -> FairRecord | None:
+def taken(pool: FairPool, permits: Permits) -> PoolEntry | None:
     """Return a record with a permit, if there is one left."""
-    record = FairRecord(pool, permits)
+    record = PoolEntry(pool, permits)
     return record if permits.take(record) else None
 
 
@@ -40,7 +40,7 @@ def test_as_many_as_there_are(databases: Databases) -> None:
     """There are as many permits as may be; one that came back is given again."""
     told, pool = Told(), FairPool(databases.connect)
     permits = Permits(2, told.once)
-    first, second = FairRecord(pool, permits), FairRecord(pool, permits)
+    first, second = PoolEntry(pool, permits), PoolEntry(pool, permits)
     assert permits.take(first)
     assert permits.take(second)
     assert permits.all_taken
@@ -64,7 +64,7 @@ def test_record_without_a_permit(databases: Databases) -> None:
     """A record that never had a permit gives none back."""
     told = Told()
     permits = Permits(1, told.once)
-    permits.give_back(FairRecord(FairPool(databases.connect), permits))
+    permits.give_back(PoolEntry(FairPool(databases.connect), permits))
     assert (len(permits), told.times) == (0, 0)
 
 
@@ -81,11 +81,11 @@ def test_last_permit_comes_back_as_it_is_asked_for(databases: Databases) -> None
     """Who finds that all are taken looks again: one may have come back while he asked."""
     told, pool = Told(), FairPool(databases.connect)
     permits = Permits(1, told.once)
-    first = FairRecord(pool, permits)
+    first = PoolEntry(pool, permits)
     assert permits.take(first)
 
-    class Watched(dict["weakref.ref[FairRecord]", None]):
-        def __delitem__(self, key: weakref.ref[FairRecord]) -> None:
+    class Watched(dict["weakref.ref[PoolEntry]", None]):
+        def __delitem__(self, key: weakref.ref[PoolEntry]) -> None:
             super().__delitem__(key)
             permits.give_back(first)
 
@@ -98,7 +98,7 @@ def test_last_permit_comes_back_as_it_is_asked_for(databases: Databases) -> None
 def test_record_without_a_connection(databases: Databases) -> None:
     """SQLAlchemy's record is made without a connection, and connects when it is told to."""
     pool = FairPool(databases.connect)
-    record = FairRecord(pool, pool._permits)
+    record = PoolEntry(pool, pool._entries.permits)
     assert (databases.opened, record.record_info, record.info) == (0, {}, {})
     connection = record.get_connection()
     assert record.dbapi_connection is connection

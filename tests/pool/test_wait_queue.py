@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy.util.concurrency import greenlet_spawn
 
-from sessionfactory.pool.wait_queue import Line, TaskWaiter, ThreadWaiter, Waiter
+from sessionfactory.pool.wait_queue import TaskWaiter, ThreadWaiter, Waiter, WaitQueue
 from tests.support.sqlite_pools import Caller
 
 if TYPE_CHECKING:
@@ -31,17 +31,17 @@ def test_given_and_gone(waiter: Waiter[str]) -> None:
     assert not waiter.waits
     assert not waiter.offer("another")
     waiter.send_away()
-    assert waiter.leave() == "it"
-    assert waiter.leave() == "it"
+    assert waiter.give_up() == "it"
+    assert waiter.give_up() == "it"
 
 
 def test_gone_and_not_given(waiter: Waiter[str]) -> None:
     """Nothing can be given to a waiter who has left."""
-    assert waiter.leave() is None
+    assert waiter.give_up() is None
     assert not waiter.waits
     assert not waiter.offer("it")
     waiter.send_away()
-    assert waiter.leave() is None
+    assert waiter.give_up() is None
 
 
 def test_thread_is_woken() -> None:
@@ -50,7 +50,7 @@ def test_thread_is_woken() -> None:
 
     def wait(waiter: Waiter[str]) -> str | None:
         waiter.wait(None)
-        return waiter.leave()
+        return waiter.give_up()
 
     callers = [Caller(partial(wait, waiter)) for waiter in (given, sent_away)]
     while None in {given._asleep, sent_away._asleep}:
@@ -69,7 +69,7 @@ def test_thread_waits_until_the_deadline() -> None:
     assert waiter.waits
     waiter.offer("it")
     waiter.wait(None)
-    assert waiter.leave() == "it"
+    assert waiter.give_up() == "it"
 
 
 def in_a_task(work: Callable[[], object]) -> object:
@@ -91,7 +91,7 @@ def test_task_is_woken(deadline: float | None) -> None:
         here.wait(deadline)
         threading.Timer(0, there.offer, ["there"]).start()
         there.wait(deadline)
-        return [here.leave(), there.leave()]
+        return [here.give_up(), there.give_up()]
 
     assert in_a_task(work) == ["here", "there"]
 
@@ -105,7 +105,7 @@ def test_task_waits_until_the_deadline() -> None:
         assert waiter.waits
         waiter.offer("it")
         waiter.wait(None)
-        return waiter.leave()
+        return waiter.give_up()
 
     assert in_a_task(work) == "it"
 
@@ -117,7 +117,7 @@ def test_task_is_given_something_as_it_gives_up() -> None:
         waiter = TaskWaiter[str]()
         waiter.wait(0.0)
         assert waiter.offer("it")
-        return waiter.leave()
+        return waiter.give_up()
 
     assert in_a_task(work) == "it"
 
@@ -145,7 +145,7 @@ class Shelf:
 
     def __init__(self, *things: str) -> None:
         self.things = deque(things)
-        self.line = Line[str](ThreadWaiter, self.take, self.things.append)
+        self.line = WaitQueue[str](ThreadWaiter, self.take, self.things.append)
         self.before_taking: Callable[[], object] = lambda: None
 
     def take(self) -> str | None:
@@ -154,7 +154,7 @@ class Shelf:
 
     def bring(self, thing: str) -> None:
         self.things.append(thing)
-        self.line.settle()
+        self.line.serve()
 
 
 def never(_waiter: Waiter[str]) -> None:
@@ -168,8 +168,8 @@ def no_longer(_waiter: Waiter[str]) -> None:
 def test_line_gives_what_there_is() -> None:
     """Who stands in the line when something is free does not wait."""
     shelf = Shelf("it")
-    assert shelf.line.stand(never) == "it"
-    assert shelf.line.stand(no_longer) is None
+    assert shelf.line.acquire(never) == "it"
+    assert shelf.line.acquire(no_longer) is None
     assert not shelf.line.waiters
 
 
@@ -180,7 +180,7 @@ def test_line_serves_the_longest_waiter_first() -> None:
     shelf.line.waiters.extend(waiters)
     for thing in "abc":
         shelf.bring(thing)
-    assert [waiter.leave() for waiter in waiters] == ["a", "b", "c"]
+    assert [waiter.give_up() for waiter in waiters] == ["a", "b", "c"]
     assert not shelf.line.waiters
 
 
@@ -189,9 +189,9 @@ def test_line_passes_over_those_who_left() -> None:
     shelf = Shelf()
     first, second = ThreadWaiter[str](), ThreadWaiter[str]()
     shelf.line.waiters.extend([first, second])
-    first.leave()
+    first.give_up()
     shelf.bring("it")
-    assert second.leave() == "it"
+    assert second.give_up() == "it"
 
 
 def test_waiter_leaves_as_it_is_served() -> None:
@@ -199,10 +199,10 @@ def test_waiter_leaves_as_it_is_served() -> None:
     shelf = Shelf()
     first, second = ThreadWaiter[str](), ThreadWaiter[str]()
     shelf.line.waiters.extend([first, second])
-    shelf.before_taking = first.leave
+    shelf.before_taking = first.give_up
     shelf.bring("it")
-    assert first.leave() is None
-    assert second.leave() == "it"
+    assert first.give_up() is None
+    assert second.give_up() == "it"
 
 
 def test_last_waiter_leaves_as_it_is_served() -> None:
@@ -211,11 +211,11 @@ def test_last_waiter_leaves_as_it_is_served() -> None:
     waiter = ThreadWaiter[str]()
     shelf.line.waiters.append(waiter)
 
-    def leave() -> None:
-        waiter.leave()
+    def give_up() -> None:
+        waiter.give_up()
         shelf.line._remove(waiter)
 
-    shelf.before_taking = leave
+    shelf.before_taking = give_up
     shelf.bring("it")
     assert list(shelf.things) == ["it"]
 
@@ -231,7 +231,7 @@ def test_line_empties_as_it_is_looked_at() -> None:
 
     shelf = Shelf("it")
     shelf.line.waiters = Leaving([ThreadWaiter()])
-    shelf.line.settle()
+    shelf.line.serve()
     assert list(shelf.things) == ["it"]
 
 
@@ -246,8 +246,8 @@ def test_interrupted_wait() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        shelf.line.stand(wait)
-    assert second.leave() == "it"
+        shelf.line.acquire(wait)
+    assert second.give_up() == "it"
     assert not shelf.line.waiters
 
 
@@ -259,20 +259,20 @@ def test_interrupted_wait_with_nothing_given() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        shelf.line.stand(wait)
+        shelf.line.acquire(wait)
     assert not shelf.line.waiters
 
 
 def test_closed_line() -> None:
     """Whoever waits in a line that closes is sent away, and nobody waits there any more."""
     shelf = Shelf()
-    callers = [Caller(lambda: shelf.line.stand(lambda one: one.wait(None))) for _ in range(3)]
+    callers = [Caller(lambda: shelf.line.acquire(lambda one: one.wait(None))) for _ in range(3)]
     while len(shelf.line.waiters) < 3:
         pass
     shelf.line.close()
     for caller in callers:
         caller.join()
         assert caller.result is None
-    assert shelf.line.stand(never) is None
+    assert shelf.line.acquire(never) is None
     shelf.bring("it")
-    assert shelf.line.stand(never) == "it"
+    assert shelf.line.acquire(never) == "it"

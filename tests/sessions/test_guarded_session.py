@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import asyncio
+import contextlib
 import gc
 import sys
 import threading
@@ -24,6 +25,7 @@ from sqlalchemy.orm import (
 )
 
 from sessionfactory import (
+    ClosedError,
     DatabaseSettings,
     SharedSessionError,
     SqlAlchemySessionFactory,
@@ -114,13 +116,13 @@ ARGUMENTS: Final[dict[str, tuple[Any, ...]]] = {
 PRESENT: Final = sorted(call for call in CALLS if hasattr(Session, call))
 
 
-@pytest.mark.parametrize("call", [*PRESENT, "begin", "begin_nested", "close", "__exit__"])
+@pytest.mark.parametrize("call", [*PRESENT, "begin", "begin_nested"])
 def test_a_call_while_another_thread_is_inside_is_refused(
     items: SqlAlchemySessionFactory, call: str
 ) -> None:
     """Both threads are named, the cure is told, and what the first one does is not disturbed."""
-    arguments = (None, None, None) if call == "__exit__" else ARGUMENTS.get(call, ())
-    told = {"begin_nested": "begin", "__exit__": "close"}.get(call, call)
+    arguments = ARGUMENTS.get(call, ())
+    told = {"begin_nested": "begin"}.get(call, call)
     with items() as session:
         session.add(Item(id=1))
         session.flush()
@@ -138,6 +140,61 @@ def test_a_call_while_another_thread_is_inside_is_refused(
     )
     with items() as session:
         assert set(session.scalars(ALL)) == {1, 2}
+
+
+@pytest.mark.parametrize("arguments", [None, (None, None, None)])
+def test_a_close_while_another_thread_is_inside_is_made_up_for(
+    items: SqlAlchemySessionFactory, arguments: tuple[None, None, None] | None
+) -> None:
+    """The close is refused, and the connection is returned when the other call leaves."""
+    session = items()
+    session.add(Item(id=1))
+    session.flush()
+    with (
+        inside(session, lambda: session.execute(insert(Item).values(id=2))),
+        pytest.raises(SharedSessionError, match=r"calls close\(\) of a session while the thread"),
+    ):
+        if arguments is None:
+            session.close()
+        else:
+            session.__exit__(*arguments)
+    assert items.status().in_use == 0
+    with pytest.raises(ClosedError, match=r"commit\(\) of a session after its scope"):
+        session.commit()
+    with items() as session:
+        assert set(session.scalars(ALL)) == set()
+
+
+def test_the_error_of_a_scope_is_not_replaced(items: SqlAlchemySessionFactory) -> None:
+    """A scope that fails while another thread is inside raises its own error, and is closed."""
+    for scope in (items.begin(), items()):
+        with (
+            pytest.raises(ValueError, match="mine"),
+            contextlib.ExitStack() as other,
+            scope as session,
+        ):
+            session.execute(ONE)
+            other.enter_context(inside(session, lambda session=session: session.execute(ONE)))  # type: ignore[misc]  # a default
+            raise ValueError("mine")
+        assert items.status().in_use == 0
+
+
+def test_a_transaction_whose_rollback_was_refused_is_rolled_back(
+    items: SqlAlchemySessionFactory,
+) -> None:
+    """The session goes on after ``with session.begin():`` failed beside another call."""
+    with items() as session:
+        with (
+            pytest.raises(ValueError, match="mine"),
+            contextlib.ExitStack() as other,
+            session.begin(),
+        ):
+            session.add(Item(id=1))
+            session.flush()
+            other.enter_context(inside(session, lambda: session.execute(ONE)))
+            raise ValueError("mine")
+        assert not session.in_transaction()
+        assert list(session.scalars(ALL)) == []
 
 
 def test_every_call_has_been_judged() -> None:
@@ -547,16 +604,11 @@ def test_close_of_a_session_that_holds_something(items: SqlAlchemySessionFactory
 
 
 def test_close_of_a_session_that_cannot_be_used_again(url: str) -> None:
-    """A session that holds nothing is closed for good, where its class wants that."""
-
-    class Once(Session):
-        def __init__(self, *arguments: Any, **keywords: Any) -> None:
-            super().__init__(*arguments, close_resets_only=False, **keywords)
-
-    with SqlAlchemySessionFactory(DatabaseSettings(url), session_class=Once) as factory:
+    """A session that holds nothing is closed for good, too."""
+    with SqlAlchemySessionFactory(DatabaseSettings(url)) as factory:
         session = factory()
         session.close()
-        with pytest.raises(InvalidRequestError, match="closed"):
+        with pytest.raises(ClosedError, match=r"execute.* after its scope: it is closed"):
             session.execute(ONE)
 
 

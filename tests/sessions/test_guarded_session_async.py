@@ -116,7 +116,7 @@ async def test_gather_over_one_session_is_refused(session: AsyncSession) -> None
     assert set(await session.scalars(ALL)) == {1, 2}
 
 
-@pytest.mark.parametrize("call", ["add", "begin", "close", "commit", "flush", "rollback", "scope"])
+@pytest.mark.parametrize("call", ["add", "begin", "commit", "flush", "rollback", "scope"])
 async def test_a_call_while_another_task_is_inside_is_refused(
     session: AsyncSession, call: str
 ) -> None:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-    from sessionfactory.pool.pools import LedgerFairPool
+    from sessionfactory.pool.fair import FairPool
     from sessionfactory.testing import PostgresServer
 
     Factory = SqlAlchemySessionFactory | AsyncSqlAlchemySessionFactory
@@ -153,8 +153,8 @@ class ServerStorm:
         self.done[type(error).__name__] += 1
 
     @staticmethod
-    def _pool(factory: Factory) -> LedgerFairPool:
-        return cast("LedgerFairPool", factory.engine.pool)
+    def _pool(factory: Factory) -> FairPool:
+        return cast("FairPool", factory.engine.pool)
 
     @staticmethod
     def _books(factory: Factory) -> tuple[int, int]:

@@ -6,7 +6,7 @@ import sqlite3
 import threading
 from typing import TYPE_CHECKING, cast
 
-from sessionfactory.pool.pool_entry import FairRecord
+from sessionfactory.pool.pool_entry import PoolEntry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,10 +53,10 @@ class Databases:
             cast("CountedConnection", connection).close()
 
 
-def record_of(connection: PoolProxiedConnection) -> FairRecord:
+def record_of(connection: PoolProxiedConnection) -> PoolEntry:
     """Return the pool's entry of a connection that is out."""
     found = cast("_ConnectionFairy", connection)._connection_record
-    assert isinstance(found, FairRecord)
+    assert isinstance(found, PoolEntry)
     return found
 
 

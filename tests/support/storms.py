@@ -15,7 +15,8 @@ from sqlalchemy.exc import TimeoutError as SqlAlchemyTimeoutError
 from sqlalchemy.pool.base import _AsyncConnDialect
 from sqlalchemy.util.concurrency import await_only, greenlet_spawn
 
-from sessionfactory.pool.fair import AsyncFairPool, FairPool
+from sessionfactory.pool.fair import FairPool
+from sessionfactory.pool.fair_async import AsyncFairPool
 from tests.support.sqlite_pools import Caller, Databases
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ class Storm:
         assert self.databases.shared == 0
         assert (pool.waiting(), pool.checkedout()) == (0, 0)
         assert pool.checkedin() <= 2
-        connected = [record for record in pool._idle if record.dbapi_connection is not None]
+        connected = [record for record in pool._entries.idle if record.dbapi_connection is not None]
         assert len(self.databases.open) == len(connected)
         pool.dispose()
         assert not self.databases.open

@@ -1,7 +1,7 @@
 """Connections that speak through a transport of asyncio: asyncpg, aiomysql, asyncmy.
 
 Neither asyncio nor these drivers have public names for what is done here;
-``tests/pool/test_loop_bound.py`` notices if one of them moves.
+``tests/pool/test_loop_binding.py`` notices if one of them moves.
 """
 
 from __future__ import annotations

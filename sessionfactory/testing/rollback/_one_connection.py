@@ -11,7 +11,7 @@ from sqlalchemy.sql.elements import ReleaseSavepointClause
 
 from sessionfactory.drivers import connections, families
 from sessionfactory.errors import SessionFactoryError
-from sessionfactory.pool.owners import actor, name_of
+from sessionfactory.pool.owners import current_owner, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy import CursorResult, Engine, Executable, NestedTransaction
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
-    from sessionfactory.pool.owners import Actor
+    from sessionfactory.pool.owners import Owner
 
 _FLOOR: Final = "sessionfactory_rollback"
 
@@ -53,12 +53,12 @@ class Turn:
     __slots__ = ("_depth", "_inside", "_last")
 
     def __init__(self) -> None:
-        self._inside: dict[str, Actor] = {}
+        self._inside: dict[str, Owner] = {}
         self._depth = 0
         self._last: list[Callable[[], object]] = []
 
     def __enter__(self) -> None:
-        me = actor()
+        me = current_owner()
         inside = self._inside.setdefault("inside", me)  # atomic, so that no lock is needed
         if inside is not me:
             raise ConcurrentUseError(

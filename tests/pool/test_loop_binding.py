@@ -19,7 +19,7 @@ from sessionfactory import (
     with_options,
 )
 from sessionfactory.drivers import connections
-from sessionfactory.pool.loop_bound import LoopBound
+from sessionfactory.pool.fair_async import AsyncFairPool
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -186,7 +186,7 @@ def test_two_loops_find_the_same_loop_gone(factory: AsyncSqlAlchemySessionFactor
     """Only one of two that come at once replaces the pool."""
     asyncio.run(ask(factory))
     pool = factory.engine.pool
-    assert isinstance(pool, LoopBound)
+    assert isinstance(pool, AsyncFairPool)
     new = factory._managed._replace(pool)
     assert factory._managed._replace(pool) is new
 

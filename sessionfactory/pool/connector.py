@@ -211,7 +211,6 @@ class Connector:
 
     def wrap(self, creator: _CreatorWRecFnType) -> _CreatorWRecFnType:
         """Return a creator that passes each connection to its entry before it is set up."""
-
         opened = _without_traces(creator)
 
         def open_one(rec: ConnectionPoolEntry) -> DBAPIConnection:

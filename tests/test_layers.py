@@ -20,7 +20,7 @@ ROOT: Final = PACKAGE.name
 
 # From the ground up; a module without a name here belongs on no floor, and fails.
 FLOORS: Final = (
-    ("errors", "_lazy"),
+    ("errors", "_lazy", "clock"),
     ("interfaces", "status", "null", "pool_errors"),
     ("config", "config.*"),
     ("drivers", "drivers.*"),

@@ -35,18 +35,20 @@ from sessionfactory.engine.ping import Pinger
 from sessionfactory.errors import ClosedError, Fault, SettingsError
 from sessionfactory.pool import leak_warnings, session_reset
 from sessionfactory.pool.fair import FairPool
-from sessionfactory.pool.fair_async import AsyncFairPool, LoopBinding
+from sessionfactory.pool.fair_async import AsyncFairPool
 from sessionfactory.pool.ledger import Ledger
 from sessionfactory.pool.liveness import Liveness
-from sessionfactory.pool.tracked import Tracking
+from sessionfactory.pool.tracked import LoopBinding, Tracking
 from sessionfactory.pool.waiting import Tasks, Threads
 from sessionfactory.pool_errors import unwrap
 from sessionfactory.status import Health, Holder, PoolStatus
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
+    from sqlalchemy.pool import Pool
 
     from sessionfactory.config.settings import DatabaseSettings
+    from sessionfactory.pool.tracked import TrackedPool
 
 
 _COVERED_ON_SQLITE: Final = frozenset({"timeout", "isolation_level"})
@@ -151,7 +153,7 @@ class ManagedEngine:
         """Let nobody have another session, or connection: what ``close`` does first."""
         if self._engine is not None and self._tracking.loops is not None:
             # It has to be closed in its own event loop.
-            self._tracking.loops.pool_here(cast("AsyncFairPool", self._engine.pool))
+            self._tracking.loops.pool_here(cast("TrackedPool", self._engine.pool))
         with self._lock:
             self.ledger.closed = True
 
@@ -204,11 +206,11 @@ class ManagedEngine:
             sqlalchemy_private.free_first_connect(self._engine.pool)
             self._engine.dispose(close=False)
 
-    def _replace(self, pool: AsyncFairPool) -> AsyncFairPool:
+    def _replace(self, pool: TrackedPool) -> TrackedPool:
         """Put a new pool in the place of one whose event loop is gone."""
         engine = self.engine
         with self._lock:
-            if engine.pool is pool:
+            if engine.pool is cast("Pool", pool):
                 if pool.loop is not None and pool.loop.is_closed():
                     strike_out(
                         self.ledger, f"The event loop of this session of {self.name!r} ended"
@@ -218,7 +220,7 @@ class ManagedEngine:
                 pool.retire()
                 self._pinger = Pinger(self._waiting)
                 engine.dispose(close=False)
-        return cast("AsyncFairPool", engine.pool)
+        return cast("TrackedPool", engine.pool)
 
     def _build(self) -> Engine:
         tls.warn_of_risk(self.settings, self.name)

@@ -20,6 +20,7 @@ from sessionfactory.pool.wait_queue import ThreadWaiter, Waiter
 from sessionfactory.pool.waiting import Threads, Waiting
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
     from sqlalchemy import Dialect
@@ -97,6 +98,8 @@ class FairPool(Pool):
 
     tracking: Tracking | None = None
     """Tracks the checkouts of a factory's engine; ``None`` for an engine of the user's own."""
+    loop: asyncio.AbstractEventLoop | None = None
+    """The event loop to which its connections belong, if they do; see ``tracked.LoopBinding``."""
 
     def __init__(  # noqa: PLR0913, PLR0917 - QueuePool's, and create_engine looks for them
         self,

@@ -1,27 +1,97 @@
-"""What the pools of one engine share: the ledger, the liveness check, the event loop."""
+"""What the pools of one engine share: the ledger, the liveness check, the event loop.
+
+A connection of an asynchronous driver waits in the loop in which it was opened, and works in no
+other. So a pool whose loop has ended is replaced, and a pool whose loop still runs refuses others.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+import asyncio
+from typing import TYPE_CHECKING, Protocol
 
 from sessionfactory.clock import monotonic
 from sessionfactory.drivers import sqlalchemy_private
-from sessionfactory.errors import ClosedError
+from sessionfactory.errors import ClosedError, EventLoopError
 from sessionfactory.pool import connection_settings, deadlocks
 from sessionfactory.pool.liveness import RETURNED
 from sessionfactory.pool_errors import ConnectTimeoutError, PoolExhaustedError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy import Connection
     from sqlalchemy.orm import Session
     from sqlalchemy.pool import PoolProxiedConnection
 
-    from sessionfactory.pool.fair import FairPool
-    from sessionfactory.pool.fair_async import AsyncFairPool, LoopBinding
     from sessionfactory.pool.ledger import Ledger
     from sessionfactory.pool.liveness import Liveness
     from sessionfactory.pool.pool_entry import PoolEntry
     from sessionfactory.pool.wait_queue import Waiter
+
+
+class TrackedPool(Protocol):
+    """What is needed of a pool that is tracked."""
+
+    loop: asyncio.AbstractEventLoop | None
+
+    @property
+    def is_async(self) -> bool:
+        """Whether its connections are used in greenlets of SQLAlchemy's."""
+        ...
+
+    def check_out(self) -> PoolProxiedConnection:
+        """Return a connection that is checked out, and not tracked."""
+        ...
+
+    def acquire(self) -> PoolEntry:
+        """Return an entry with a connection."""
+        ...
+
+    def release(self, entry: PoolEntry) -> None:
+        """Take an entry back."""
+        ...
+
+    def replace_broken(self, entry: PoolEntry) -> None:
+        """Replace a dead connection, and each older one when it is used."""
+        ...
+
+    def retire(self) -> None:
+        """Close each connection when it is checked in."""
+        ...
+
+
+class LoopBinding:
+    """Binds each pool of one engine to the event loop that uses it first.
+
+    Args:
+        name: the database's name in messages.
+        replace: replaces a pool whose loop has ended, and returns the new one; ``None`` where
+            connections may move: a database in memory is its connection, and aiosqlite allows it.
+    """
+
+    def __init__(self, name: str, replace: Callable[[TrackedPool], TrackedPool] | None) -> None:
+        self._name = name
+        self._replace = replace
+
+    def pool_here(self, pool: TrackedPool) -> TrackedPool:
+        """Return the pool, or the one that replaces it, for the running event loop.
+
+        Raises:
+            EventLoopError: another event loop uses this pool, and still runs.
+        """
+        loop, bound = asyncio.get_running_loop(), pool.loop
+        if bound is loop:
+            return pool
+        if bound is not None and bound.is_running():
+            raise EventLoopError(
+                f"The session factory {self._name!r} is in use in another event loop, which still"
+                " runs, and its connections work in that one only: make a factory for each loop,"
+                " or do the work over there by asyncio.run_coroutine_threadsafe()"
+            )
+        if bound is None or self._replace is None:
+            pool.loop = loop
+            return pool
+        return self._replace(pool)
 
 
 class Tracking:
@@ -44,7 +114,7 @@ class Tracking:
         self.loops = loops
         self._settings_may_remain = False
 
-    def connect(self, pool: FairPool) -> PoolProxiedConnection:
+    def connect(self, pool: TrackedPool) -> PoolProxiedConnection:
         """Return a connection without the settings of a view; see ``connection_settings``."""
         while True:
             proxy = self._check_out(pool)
@@ -60,14 +130,14 @@ class Tracking:
             else:
                 return proxy
 
-    def connect_with_settings(self, pool: FairPool) -> PoolProxiedConnection:
+    def connect_with_settings(self, pool: TrackedPool) -> PoolProxiedConnection:
         """Return a connection with the settings that a view may have left on it."""
         self._settings_may_remain = True
         return self._check_out(pool)
 
-    def _check_out(self, pool: FairPool) -> PoolProxiedConnection:
+    def _check_out(self, pool: TrackedPool) -> PoolProxiedConnection:
         if self.loops is not None:
-            pool = self.loops.pool_here(cast("AsyncFairPool", pool))
+            pool = self.loops.pool_here(pool)
         proxy = pool.check_out()
         entry = sqlalchemy_private.entry_of(proxy)
         self.ledger.note_checkout(entry, proxy, is_awaited=pool.is_async)
@@ -79,7 +149,7 @@ class Tracking:
             raise
         return proxy
 
-    def acquire(self, pool: FairPool) -> PoolEntry:
+    def acquire(self, pool: TrackedPool) -> PoolEntry:
         """Return an entry whose connection lives."""
         self.ledger.refuse_if_closed()
         entry = pool.acquire()

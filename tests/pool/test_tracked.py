@@ -15,9 +15,8 @@ from sqlalchemy.exc import TimeoutError as SqlAlchemyTimeoutError
 from sqlalchemy.util.concurrency import greenlet_spawn
 
 from sessionfactory import AsyncFairPool, ClosedError, FairPool, PoolExhaustedError
-from sessionfactory.pool.fair_async import LoopBinding
 from sessionfactory.pool.ledger import Ledger
-from sessionfactory.pool.tracked import Tracking
+from sessionfactory.pool.tracked import LoopBinding, Tracking
 from sessionfactory.pool_errors import ConnectTimeoutError
 from tests.support.sqlite_pools import Caller, until
 

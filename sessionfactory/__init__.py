@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from sessionfactory.interfaces import AsyncSessionFactory, SessionFactory
     from sessionfactory.null import AsyncNullSessionFactory, NullSessionFactory
     from sessionfactory.pool.fair import FairPool
-    from sessionfactory.pool.fair_async import AsyncFairPool
+    from sessionfactory.pool.loop_bound import AsyncFairPool
     from sessionfactory.pool_errors import (
         ConnectTimeoutError,
         PoolDeadlockError,
@@ -140,7 +140,7 @@ _MODULES = {
     "config.settings": ("DatabaseSettings", "PoolSettings", "SessionSettings", "SqliteSettings"),
     "status": ("Health", "HealthState", "Holder", "PoolStatus"),
     "pool.fair": ("FairPool",),
-    "pool.fair_async": ("AsyncFairPool",),
+    "pool.loop_bound": ("AsyncFairPool",),
     "transactions.after_commit": ("on_commit",),
     "transactions.in_one_greenlet": ("run_sync_in_transaction",),
     "engine.options": ("IsolationLevel",),

@@ -35,9 +35,9 @@ from sessionfactory.engine.ping import Pinger
 from sessionfactory.errors import ClosedError, Fault, SettingsError
 from sessionfactory.pool import leak_warnings, session_reset
 from sessionfactory.pool.fair import FairPool
-from sessionfactory.pool.fair_async import AsyncFairPool
 from sessionfactory.pool.ledger import Ledger
 from sessionfactory.pool.liveness import Liveness
+from sessionfactory.pool.loop_bound import AsyncFairPool
 from sessionfactory.pool.tracked import LoopBinding, Tracking
 from sessionfactory.pool.waiting import Tasks, Threads
 from sessionfactory.pool_errors import unwrap

@@ -16,7 +16,7 @@ from sqlalchemy.util.concurrency import await_only, greenlet_spawn
 
 from sessionfactory.pool.connector import Attempts
 from sessionfactory.pool.fair import FairPool
-from sessionfactory.pool.fair_async import AsyncFairPool
+from sessionfactory.pool.loop_bound import AsyncFairPool
 from sessionfactory.pool.pool_entry import PoolEntry, deadline_of
 from sessionfactory.pool.wait_queue import ThreadWaiter
 from tests.support.sqlite_pools import Caller, record_of, until

@@ -19,7 +19,7 @@ from sessionfactory import (
     with_options,
 )
 from sessionfactory.drivers import connections
-from sessionfactory.pool.fair_async import AsyncFairPool
+from sessionfactory.pool.loop_bound import AsyncFairPool
 
 if TYPE_CHECKING:
     from collections.abc import Generator

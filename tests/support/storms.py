@@ -16,7 +16,7 @@ from sqlalchemy.pool.base import _AsyncConnDialect
 from sqlalchemy.util.concurrency import await_only, greenlet_spawn
 
 from sessionfactory.pool.fair import FairPool
-from sessionfactory.pool.fair_async import AsyncFairPool
+from sessionfactory.pool.loop_bound import AsyncFairPool
 from tests.support.sqlite_pools import Caller, Databases
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The fair pool of an async engine."""
+"""The fair pool of an async engine, which belongs to the event loop that filled it."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.util.concurrency import greenlet_spawn
 
 from sessionfactory.pool.fair import FairPool
-from sessionfactory.pool.fair_async import AsyncFairPool
+from sessionfactory.pool.loop_bound import AsyncFairPool
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,10 +1,12 @@
 """The pytest plugin: fixtures that give tests a database, undo what they do to it, or forbid it.
 
-Loaded in every pytest run of every user, so that nothing heavy may be imported at the top: the
-fixtures do that. Each can be overridden in a ``conftest.py``; an override may ask for the original.
+It is loaded in every pytest run of every user, so that nothing heavy is imported at the top: the
+fixtures do that. Each fixture can be overridden in a ``conftest.py``; an override may request the
+original. Options have the package's name in front, because suites have a ``--database-url`` of
+their own.
 
-This file is short, because pytest compiles it anew in each run that may not write bytecode. For
-the same reason it says PYTEST_DONT_REWRITE: there are no assertions in it.
+This file is short, because pytest compiles it in each run that may not write bytecode. For the same
+reason it contains PYTEST_DONT_REWRITE: there are no assertions in it.
 """
 
 from __future__ import annotations
@@ -21,12 +23,13 @@ if TYPE_CHECKING:
 
     from sessionfactory.interfaces import AsyncSessionFactory, SessionFactory
     from sessionfactory.registry.registry import SessionFactoryRegistry
-    from sessionfactory.testing.pytest_support._requests import Asked
+    from sessionfactory.registry.registry_async import AsyncSessionFactoryRegistry
+    from sessionfactory.testing.pytest_support._requests import Requested
 
     Scope: TypeAlias = Literal["function", "class", "module", "package", "session"]
 
     class AsyncioPlugin(Protocol):
-        """What of pytest-asyncio is used here."""
+        """The part of pytest-asyncio that is used here."""
 
         def fixture(self, function: Callable[..., object], *, loop_scope: Scope) -> object:
             """Make a fixture that runs in the loop of that scope."""
@@ -40,8 +43,8 @@ _ISOLATION_HELP: Final = (
 )
 _FORBID_HELP: Final = "forbid the database to tests without the marker 'database'"
 _MARKER: Final = (
-    "database(*names): the test uses these databases, by default 'default'; session_factory gives"
-    " the first, and what is done to any of them is undone"
+    "database(*names): the test uses these databases, by default 'default'; session_factory is the"
+    " first, and changes to any of them are undone"
 )
 
 
@@ -49,20 +52,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options, on the command line and in the ini file."""
     group = parser.getgroup("sessionfactory")
     group.addoption(
-        "--database-url", action="append", metavar="[NAME=]URL", default=[], help=_URL_HELP
+        "--sessionfactory-url", action="append", metavar="[NAME=]URL", default=[], help=_URL_HELP
     )
-    group.addoption("--forbid-database", action="store_true", help=_FORBID_HELP)
-    parser.addini("database_url", type="linelist", help=_URL_HELP)
-    parser.addini("database_isolation", default="rollback", help=_ISOLATION_HELP)
-    parser.addini("forbid_database", type="bool", default=False, help=_FORBID_HELP)
+    group.addoption("--sessionfactory-forbid-database", action="store_true", help=_FORBID_HELP)
+    parser.addini("sessionfactory_url", type="linelist", help=_URL_HELP)
+    parser.addini("sessionfactory_isolation", default="rollback", help=_ISOLATION_HELP)
+    parser.addini("sessionfactory_forbid_database", type="bool", default=False, help=_FORBID_HELP)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker, and the fixtures that are pytest-asyncio's to run if it is there."""
+    """Register the marker, and the fixtures that pytest-asyncio runs, if it is loaded."""
     config.addinivalue_line("markers", _MARKER)
-    isolation = config.getini("database_isolation")
+    isolation = config.getini("sessionfactory_isolation")
     if isolation not in {"rollback", "none"}:
-        message = f"database_isolation: expected 'rollback' or 'none', got {isolation!r}"
+        message = f"sessionfactory_isolation: expected 'rollback' or 'none', got {isolation!r}"
         raise pytest.UsageError(message)
     plugin = _asyncio_plugin(config)
     if plugin is not None:
@@ -73,9 +76,9 @@ def pytest_configure(config: pytest.Config) -> None:
 def session_registry(pytestconfig: pytest.Config) -> Generator[SessionFactoryRegistry]:
     """The SessionFactoryRegistry of this test run, closed at its end.
 
-    Its databases are those of the ini option database_url and of --database-url, which wins name
-    by name. With either, the environment is not read, so that a run that names its databases
-    reaches no other; without both, it is DATABASE_URL, ANALYTICS_DATABASE_URL, ….
+    Its databases are those of the ini option sessionfactory_url and of --sessionfactory-url, which
+    wins name by name. With either, the environment is not read, so that a run that names its
+    databases reaches no other; without both, it is DATABASE_URL, ANALYTICS_DATABASE_URL, ….
     """
     from sessionfactory.testing.pytest_support._databases import make_registry  # noqa: PLC0415 - heavy
     from sessionfactory.testing.pytest_support._requests import named_urls  # noqa: PLC0415 - heavy
@@ -92,20 +95,29 @@ def session_factory(
 ) -> SessionFactory:
     """The SessionFactory of the database 'default', or of the marker database("name").
 
-    What the test commits is undone at its end, unless the ini option database_isolation is "none".
-    session_registry gives the same factory meanwhile.
+    What the test commits is undone at its end, unless the ini option sessionfactory_isolation is
+    "none". session_registry returns the same factory during the test.
     """
-    return session_registry.get(_asked(request).names[0])
+    return session_registry.get(_requested(request).names[0])
 
 
 @pytest.fixture
-def async_session_factory(request: pytest.FixtureRequest) -> AsyncSessionFactory:
-    """Async twin of session_factory, with an engine of its own in the test's event loop.
+def async_session_registry(request: pytest.FixtureRequest) -> AsyncSessionFactoryRegistry:
+    """The AsyncSessionFactoryRegistry of this test, on the databases of session_registry.
 
-    For tests that pytest-asyncio or anyio's plugin runs. What session_registry gives is untouched.
+    Its engines belong to the test's event loop, so that it is made for each test: one that
+    pytest-asyncio or anyio's plugin runs. What the test commits to its databases is undone.
     """
     has_asyncio = _asyncio_plugin(request.config) is not None
-    return _asked(request).async_sessions(has_asyncio=has_asyncio)
+    return _requested(request).async_registry(has_asyncio=has_asyncio)
+
+
+@pytest.fixture
+def async_session_factory(
+    request: pytest.FixtureRequest, async_session_registry: AsyncSessionFactoryRegistry
+) -> AsyncSessionFactory:
+    """Async twin of session_factory; async_session_registry returns the same factory."""
+    return async_session_registry.get(_requested(request).names[0])
 
 
 @pytest.fixture
@@ -114,11 +126,11 @@ def _guarded_registry(
 ) -> Generator[None]:
     from sessionfactory.testing.pytest_support._databases import as_registry, forbidden  # noqa: PLC0415 - heavy
 
-    registry, asked = as_registry(session_registry), _asked(request)
-    if asked.why_forbidden is None:
+    registry, requested = as_registry(session_registry), _requested(request)
+    if requested.reason_forbidden is None:
         yield
     else:
-        with forbidden(registry, asked.names, asked.why_forbidden):
+        with forbidden(registry, requested.names, requested.reason_forbidden):
             yield
 
 
@@ -130,15 +142,15 @@ def _isolated_databases(
 ) -> Generator[None]:
     from sessionfactory.testing.pytest_support._databases import rolled_back  # noqa: PLC0415 - heavy
 
-    asked = _asked(request)
-    with rolled_back(session_registry, asked.names if asked.rolls_back else ()):
+    requested = _requested(request)
+    with rolled_back(session_registry, requested.names if requested.rolls_back else ()):
         yield
 
 
 @pytest.fixture(autouse=True)
 def _database_first(request: pytest.FixtureRequest) -> None:
     # Before the test's other fixtures: a service that one of them makes from the registry must not
-    # get the real factory because it stands to the left of ``session_factory``.
+    # get the real factory because it precedes ``session_factory``.
     names = request.fixturenames
     if "_isolated_databases" in names:
         request.getfixturevalue("_isolated_databases")
@@ -146,32 +158,32 @@ def _database_first(request: pytest.FixtureRequest) -> None:
         request.getfixturevalue("_guarded_registry")
 
 
-async def _open_async_sessions(
+async def _open_async_registry(
     request: pytest.FixtureRequest, session_registry: SessionFactoryRegistry
-) -> AsyncGenerator[AsyncSessionFactory]:
-    from sessionfactory.null import AsyncNullSessionFactory  # noqa: PLC0415 - few need it
-    from sessionfactory.testing.pytest_support._databases_async import async_sessions  # noqa: PLC0415 - heavy
+) -> AsyncGenerator[AsyncSessionFactoryRegistry]:
+    from sessionfactory.testing.pytest_support._databases_async import async_registry  # noqa: PLC0415 - heavy
 
-    asked = _asked(request)
-    if asked.why_forbidden is not None:
-        yield AsyncNullSessionFactory(asked.why_forbidden)
-        return
-    name, rollback = asked.names[0], asked.rolls_back
-    async with async_sessions(session_registry, name, rollback=rollback) as sessions:
-        yield sessions
+    requested = _requested(request)
+    async with async_registry(
+        session_registry,
+        requested.names,
+        rolls_back=requested.rolls_back,
+        reason_forbidden=requested.reason_forbidden,
+    ) as registry:
+        yield registry
 
 
-_anyio_session_factory = pytest.fixture(_open_async_sessions, name="_anyio_session_factory")
+_anyio_session_registry = pytest.fixture(_open_async_registry, name="_anyio_session_registry")
 
 
 def _asyncio_fixtures(plugin: AsyncioPlugin) -> ModuleType:
     """Return a plugin with one fixture for each event loop in which a test may run."""
     fixtures = ModuleType("sessionfactory_asyncio")
     for scope in _SCOPES:
-        # A function for each, because pytest-asyncio notes the loop on it.
-        function = FunctionType(_open_async_sessions.__code__, globals())
+        # A function for each, because pytest-asyncio records the loop on it.
+        function = FunctionType(_open_async_registry.__code__, globals())
         fixture = plugin.fixture(function, loop_scope=scope)
-        setattr(fixtures, f"_{scope}_loop_session_factory", fixture)
+        setattr(fixtures, f"_{scope}_loop_session_registry", fixture)
     return fixtures
 
 
@@ -180,7 +192,7 @@ def _asyncio_plugin(config: pytest.Config) -> AsyncioPlugin | None:
     return module if module is not None and config.pluginmanager.is_registered(module) else None
 
 
-def _asked(request: pytest.FixtureRequest) -> Asked:
-    from sessionfactory.testing.pytest_support._requests import Asked  # noqa: PLC0415 - most runs do without
+def _requested(request: pytest.FixtureRequest) -> Requested:
+    from sessionfactory.testing.pytest_support._requests import Requested  # noqa: PLC0415 - few runs need it
 
-    return Asked(request)
+    return Requested(request)

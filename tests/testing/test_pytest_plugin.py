@@ -87,8 +87,8 @@ def test_next(session_factory):
 
 
 def test_isolation_can_be_turned_off(inner: InnerPytest) -> None:
-    """With ``database_isolation = none`` a test's commits stay, and the factory is the real one."""
-    inner.ini("database_isolation = none")
+    """Without isolation a test's commits stay, and the factory is the real one."""
+    inner.ini("sessionfactory_isolation = none")
     inner.tests("""
 def test_adds(session_factory):
     assert "SqlAlchemySessionFactory" in repr(session_factory)
@@ -102,12 +102,12 @@ def test_adds(session_factory):
 
 def test_an_unknown_isolation_is_told(inner: InnerPytest) -> None:
     """A slip in the ini file ends the run before the first test, with what was expected."""
-    inner.ini("database_isolation = rolback")
+    inner.ini("sessionfactory_isolation = rolback")
 
     run = inner.run()
 
     assert run.ret == pytest.ExitCode.USAGE_ERROR
-    message = "ERROR: database_isolation: expected 'rollback' or 'none', got 'rolback'"
+    message = "ERROR: sessionfactory_isolation: expected 'rollback' or 'none', got 'rolback'"
     run.stderr.fnmatch_lines([message])
 
 
@@ -122,7 +122,10 @@ def test_analytics(session_factory, session_registry):
     """)
 
     inner.passes(
-        "--database-url", "sqlite:///app.db", "--database-url=analytics=sqlite:///a.db", passed=1
+        "--sessionfactory-url",
+        "sqlite:///app.db",
+        "--sessionfactory-url=analytics=sqlite:///a.db",
+        passed=1,
     )
 
     assert inner.rows("a.db") == 0
@@ -139,7 +142,10 @@ def test_both(session_factory, session_registry):
     """)
 
     inner.passes(
-        "--database-url", "sqlite:///app.db", "--database-url=analytics=sqlite:///a.db", passed=1
+        "--sessionfactory-url",
+        "sqlite:///app.db",
+        "--sessionfactory-url=analytics=sqlite:///a.db",
+        passed=1,
     )
 
     assert (inner.rows(), inner.rows("a.db")) == (0, 0)
@@ -246,10 +252,11 @@ def test_adds(session_factory): add(session_factory)
 
 
 def test_the_fixtures_are_explained(inner: InnerPytest) -> None:
-    """``pytest --fixtures`` lists the three fixtures with a sentence each, and nothing else."""
+    """``pytest --fixtures`` lists the fixtures with a sentence each, and nothing else."""
     run = inner.run("--fixtures")
 
     ours = [line for line in run.outlines if "sessionfactory/pytest_plugin.py" in line]
     names = {line.split()[0] for line in ours}
-    assert names == {"session_registry", "session_factory", "async_session_factory"}
+    expected = {"session_registry", "session_factory"}
+    assert names == expected | {f"async_{name}" for name in expected}
     assert run.outlines.count("    no docstring available") == 1  # of the user's own fixture

@@ -189,7 +189,7 @@ async def test_adds(async_session_factory):
 
     run.assert_outcomes(errors=1)
     run.stdout.fnmatch_lines(
-        ["SQLAlchemy knows asyncio only, and this test runs on trio: override the fixture*"]
+        ["SQLAlchemy supports asyncio only, and this test runs on trio: override the fixture*"]
     )
 
 
@@ -200,13 +200,15 @@ def test_without_a_plugin_it_says_which(inner: InnerPytest) -> None:
     run = inner.run()
 
     run.assert_outcomes(errors=1)
-    run.stdout.fnmatch_lines(["async_session_factory needs an event loop: install pytest-asyncio*"])
+    run.stdout.fnmatch_lines(
+        ["async_session_registry needs an event loop: install pytest-asyncio*"]
+    )
 
 
 @pytest.mark.parametrize(("isolation", "rows"), [("rollback", 0), ("none", 1)])
 def test_isolation_can_be_turned_off(asyncio: InnerPytest, isolation: str, rows: int) -> None:
     """Commits stay where that is asked for; the sessions have the settings' options either way."""
-    asyncio.ini(f"database_isolation = {isolation}")
+    asyncio.ini(f"sessionfactory_isolation = {isolation}")
     asyncio.tests(f"""{ADD}
 @pytest.mark.asyncio
 async def test_adds(async_session_factory):
@@ -249,4 +251,35 @@ async def test_makes_a_table(async_session_factory, turn):
         await session.execute(text("CREATE TABLE of_a_test (name TEXT)"))
     """)
 
-    asyncio.passes(*ASYNCIO, "--database-url", f"{driver}://{rest}", passed=2)
+    asyncio.passes(*ASYNCIO, "--sessionfactory-url", f"{driver}://{rest}", passed=2)
+
+
+REGISTRY = """
+@pytest.mark.database("default", "analytics")
+@pytest.mark.parametrize("turn", [1, 2])
+async def test_a_service_uses_two_databases(async_session_registry, async_session_factory, turn):
+    assert async_session_registry.get() is async_session_factory
+    for name in ("default", "analytics"):
+        await add_async(async_session_registry.get(name))
+        assert await count_async(async_session_registry.get(name)) == 1
+"""
+
+
+@pytest.mark.parametrize("plugin", [ASYNCIO, ANYIO], ids=["asyncio", "anyio"])
+def test_the_async_registry_is_undone_for_each_database(
+    plugin: tuple[str, ...], inner: InnerPytest
+) -> None:
+    """A service that takes a registry gets one of the test's event loop, whose work is undone."""
+    marker = "pytest.mark.asyncio" if plugin == ASYNCIO else "pytest.mark.anyio"
+    if plugin == ASYNCIO:
+        inner.ini("asyncio_default_fixture_loop_scope = function")
+    inner.tests(f"{ADD}{BACKEND}pytestmark = {marker}\n{REGISTRY}")
+
+    inner.passes(
+        *plugin,
+        "--sessionfactory-url=sqlite:///app.db",
+        "--sessionfactory-url=analytics=sqlite:///a.db",
+        passed=2,
+    )
+
+    assert (inner.rows(), inner.rows("a.db")) == (0, 0)

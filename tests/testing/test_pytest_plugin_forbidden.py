@@ -46,7 +46,9 @@ def test_unmarked({name}):
     """)
 
     run = inner.run(
-        "--forbid-database", "--database-url=sqlite://", "--database-url=analytics=sqlite://"
+        "--sessionfactory-forbid-database",
+        "--sessionfactory-url=sqlite://",
+        "--sessionfactory-url=analytics=sqlite://",
     )
 
     run.assert_outcomes(failed=1)
@@ -55,7 +57,7 @@ def test_unmarked({name}):
 
 def test_the_ini_file_forbids_too(inner: InnerPytest) -> None:
     """A project that wants the rule always writes it into its ini file."""
-    inner.ini("forbid_database = true")
+    inner.ini("sessionfactory_forbid_database = true")
     inner.tests("""
 def test_unmarked(session_factory):
     add(session_factory)
@@ -83,7 +85,7 @@ def test_without():
     pass
     """)
 
-    inner.passes("--forbid-database", passed=3)
+    inner.passes("--sessionfactory-forbid-database", passed=3)
 
 
 def test_a_ban_ends_with_its_test(inner: InnerPytest) -> None:
@@ -98,7 +100,7 @@ def test_marked(session_registry):
     add(session_registry.get())
     """)
 
-    inner.passes("--forbid-database", passed=2)
+    inner.passes("--sessionfactory-forbid-database", passed=2)
 
     assert inner.rows() == 1
 
@@ -115,7 +117,7 @@ def test_unmarked(seeded, session_factory):
         add(session_factory)
     """)
 
-    inner.passes("--forbid-database", passed=1)
+    inner.passes("--sessionfactory-forbid-database", passed=1)
 
     assert inner.rows() == 1
 
@@ -127,7 +129,7 @@ def test_a_test_without_the_database_needs_no_configuration(
     monkeypatch.setenv("DATABASE_URL", "no url")
     inner.tests("def test_without(): pass")
 
-    inner.passes("--forbid-database", passed=1)
+    inner.passes("--sessionfactory-forbid-database", passed=1)
 
 
 def test_the_async_factory_is_forbidden_too(inner: InnerPytest) -> None:
@@ -140,7 +142,7 @@ async def test_unmarked(async_session_factory):
         pass
     """)
 
-    run = inner.run("--forbid-database", *ASYNCIO)
+    run = inner.run("--sessionfactory-forbid-database", *ASYNCIO)
 
     run.assert_outcomes(failed=1)
     run.stdout.fnmatch_lines([MESSAGE])

@@ -68,7 +68,7 @@ def test_the_sync_half_needs_no_greenlet(inner: InnerPytest) -> None:
 
 def test_each_worker_of_xdist_may_have_its_own_file(inner: InnerPytest) -> None:
     """With ``{worker}`` in the URL, workers make their tables and lock their rows apart."""
-    inner.ini("database_url = sqlite:///{worker}.db")
+    inner.ini("sessionfactory_url = sqlite:///{worker}.db")
     inner.tests("""
 @pytest.mark.parametrize("turn", range(4))
 def test_adds(session_factory, turn, worker_id):
@@ -85,7 +85,7 @@ def test_without_xdist_the_worker_is_the_master(inner: InnerPytest) -> None:
     """``{worker}`` is then what xdist's own fixture ``worker_id`` says."""
     inner.tests("def test_adds(session_factory): add(session_factory)")
 
-    inner.passes("--database-url", "sqlite:///{worker}.db", passed=1)
+    inner.passes("--sessionfactory-url", "sqlite:///{worker}.db", passed=1)
 
     assert inner.rows("master.db") == 0
 
@@ -109,3 +109,18 @@ def test_coverage_that_starts_first_measures_the_plugin(
     lines = Path(pytest_plugin.__file__).read_text().splitlines()
     expected = {lines.index("import sys") + 1, lines.index("        yield registry") + 1}
     assert expected <= set(data.lines(pytest_plugin.__file__) or ())
+
+
+def test_options_of_the_suite_itself_are_left_alone(inner: InnerPytest) -> None:
+    """A suite that has a ``--database-url`` of its own runs as before."""
+    (inner.folder / "conftest.py").write_text("""
+def pytest_addoption(parser):
+    for name in ("--database-url", "--forbid-database"):
+        parser.addoption(name, default="its own")
+    parser.addini("database_url", "its own")
+""")
+    inner.tests(
+        "def test_own(request): assert request.config.getoption('database_url') == 'its own'"
+    )
+
+    inner.passes(passed=1)

@@ -39,7 +39,7 @@ def test_asks(session_factory):
     run = inner.run()
 
     run.assert_outcomes(failed=1)
-    ways = "set DATABASE_URL (environment), or run pytest with --database-url URL"
+    ways = "set DATABASE_URL (environment), or run pytest with --sessionfactory-url URL"
     run.stdout.fnmatch_lines([f"*NotConfiguredError: Database 'default' is not configured: {ways}"])
 
 
@@ -51,11 +51,11 @@ def test_asks(session_factory):
     add(session_factory)
     """)
 
-    run = inner.run("--database-url", "sqlite:///app.db")
+    run = inner.run("--sessionfactory-url", "sqlite:///app.db")
 
     run.assert_outcomes(failed=1)
     run.stdout.fnmatch_lines(
-        ["*NotConfiguredError: * run pytest with --database-url analytics=URL"]
+        ["*NotConfiguredError: * run pytest with --sessionfactory-url analytics=URL"]
     )
 
 
@@ -73,12 +73,12 @@ def test_the_environment_is_read_without_urls(
 
 
 def test_urls_replace_the_environment(inner: InnerPytest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With ``--database-url`` no other database of the environment can be reached."""
+    """With ``--sessionfactory-url`` no other database of the environment can be reached."""
     monkeypatch.setenv("ANALYTICS_DATABASE_URL", "sqlite:///analytics.db")
     monkeypatch.setenv("DATABASE_PASSWORD", "of-another-database")
     inner.tests(SHOWS_DATABASES)
 
-    run = inner.run("-s", "--database-url", "sqlite:///option.db")
+    run = inner.run("-s", "--sessionfactory-url", "sqlite:///option.db")
 
     assert databases(run) == {"default": "sqlite:///option.db"}
 
@@ -86,7 +86,7 @@ def test_urls_replace_the_environment(inner: InnerPytest, monkeypatch: pytest.Mo
 def test_the_command_line_wins_over_the_ini_file_name_by_name(inner: InnerPytest) -> None:
     """The ini file's databases stay, but for those that the command line names."""
     inner.ini(
-        "database_url =",
+        "sessionfactory_url =",
         "  sqlite:///ini.db?cached_statements=5",
         "  analytics=sqlite:///analytics.db",
     )
@@ -96,7 +96,7 @@ def test_the_command_line_wins_over_the_ini_file_name_by_name(inner: InnerPytest
         "analytics": "sqlite:///analytics.db",
         "default": "sqlite:///ini.db?cached_statements=5",
     }
-    assert databases(inner.run("-s", "--database-url", "default=sqlite:///option.db")) == {
+    assert databases(inner.run("-s", "--sessionfactory-url", "default=sqlite:///option.db")) == {
         "analytics": "sqlite:///analytics.db",
         "default": "sqlite:///option.db",
     }
@@ -107,8 +107,10 @@ def test_no_password_is_shown(inner: InnerPytest) -> None:
     inner.tests(SHOWS_DATABASES)
     url = "postgresql://app:hunter2@db:port/shop"
 
-    run = inner.run("-l", "--tb=long", f"--database-url={url}")
+    run = inner.run("-l", "--tb=long", f"--sessionfactory-url={url}")
 
     run.assert_outcomes(errors=1)
-    run.stdout.fnmatch_lines(["*SettingsError: *default.url (--database-url or database_url): *"])
+    run.stdout.fnmatch_lines(
+        ["*SettingsError: *default.url (--sessionfactory-url or sessionfactory_url): *"]
+    )
     run.stdout.no_fnmatch_line("*hunter2*")

@@ -1,4 +1,4 @@
-"""What the pytest plugin's fixtures do with databases, apart from pytest.
+"""What the pytest plugin's fixtures do with databases, without pytest.
 
 A module of its own, because it imports SQLAlchemy, which the plugin may not do when it is loaded.
 """
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 class _Options(Place):
     """The command line and the ini file of a test run, as places where databases are named."""
 
-    kind: str = "--database-url or database_url"
+    kind: str = "--sessionfactory-url or sessionfactory_url"
 
     def way_to_add(self, name: str) -> str:
-        return f"run pytest with --database-url {'' if name == DEFAULT else f'{name}='}URL"
+        return f"run pytest with --sessionfactory-url {'' if name == DEFAULT else f'{name}='}URL"
 
     def origin(self, name: str) -> str:  # noqa: ARG002 - the same for every database
         return self.kind
@@ -54,22 +54,22 @@ def make_registry(urls: Mapping[str, str]) -> SessionFactoryRegistry:
 
 
 def as_registry(given: SessionFactoryRegistry) -> SessionFactoryRegistry:
-    """Return what the fixture ``session_registry`` gave, which a ``conftest.py`` may override.
+    """Return the value of the fixture ``session_registry``, which a ``conftest.py`` may override.
 
     Raises:
-        TypeError: it is no registry, for instance because the override returns nothing.
+        TypeError: it is not a registry, for instance because the override returns nothing.
     """
     if isinstance(given, SessionFactoryRegistry):
         return given
     raise TypeError(
-        "The fixture session_registry is overridden, by a conftest.py perhaps, and gave"
-        f" {type(given).__name__}: return a SessionFactoryRegistry, such as the one that it was"
-        " given"
+        "The fixture session_registry is overridden, perhaps by a conftest.py, and returned"
+        f" {type(given).__name__}: return a SessionFactoryRegistry, such as the one that it"
+        " requests"
     )
 
 
 class _ForbiddenSessionFactory(NullSessionFactory):
-    """The null factory of a test that may not use the database, nor ask for its engine."""
+    """The null factory of a test that may not use the database, nor its engine."""
 
     __slots__ = ()
 
@@ -82,7 +82,7 @@ class _ForbiddenSessionFactory(NullSessionFactory):
 def forbidden(
     registry: SessionFactoryRegistry, names: Iterable[str], reason: str
 ) -> Generator[None]:
-    """Have a registry refuse all its databases, and those named, for a reason."""
+    """Make a registry refuse all its databases, and those named, for a reason."""
     null = _ForbiddenSessionFactory(reason)
     with ExitStack() as overrides:
         for name in {*registry.names, *names}:
@@ -92,11 +92,11 @@ def forbidden(
 
 @contextmanager
 def rolled_back(registry: SessionFactoryRegistry, names: Iterable[str]) -> Generator[None]:
-    """Have a registry give, for these databases, views that undo everything at the end."""
+    """Make a registry return, for these databases, views that undo everything at the end."""
     with ExitStack() as views:
         for name in names:
             sessions = registry.get(name)
-            if not isinstance(sessions, NullSessionFactory):  # which has nothing to undo
+            if not isinstance(sessions, NullSessionFactory):  # it has nothing to undo
                 view = views.enter_context(RollbackSessionFactory(sessions))
                 views.enter_context(registry.override(name, view))
         yield

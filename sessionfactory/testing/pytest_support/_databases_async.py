@@ -1,8 +1,8 @@
-"""Async twin of ``_databases``, apart from it because this half needs greenlet."""
+"""Async twin of ``_databases``, in a module of its own because this half needs greenlet."""
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -14,52 +14,76 @@ from sessionfactory.testing.pytest_support._databases import as_registry
 from sessionfactory.testing.rollback.rollback_async import AsyncRollbackSessionFactory
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Iterable
 
     from sqlalchemy import URL
 
     from sessionfactory.config.configuration import Configuration
-    from sessionfactory.interfaces import AsyncSessionFactory
+    from sessionfactory.config.settings import DatabaseSettings
     from sessionfactory.registry.registry import SessionFactoryRegistry
 
-_PATIENCE: Final = 1.0
-"""Seconds that other tasks have to give their connections back when a test is over."""
+_GRACE: Final = 1.0
+"""Seconds that other tasks have to close their sessions when a test is over."""
 
 
 @asynccontextmanager
-async def async_sessions(
-    registry: SessionFactoryRegistry, name: str, *, rollback: bool
-) -> AsyncGenerator[AsyncSessionFactory]:
-    """Open a database of a registry through its asynchronous driver, in the running event loop.
+async def async_registry(
+    registry: SessionFactoryRegistry,
+    names: Iterable[str],
+    *,
+    rolls_back: bool,
+    reason_forbidden: str | None,
+) -> AsyncGenerator[AsyncSessionFactoryRegistry]:
+    """Open the databases of a registry with asynchronous drivers, in the running event loop.
+
+    Args:
+        registry: the registry of the sync half, which is left as it is.
+        names: the databases of the test.
+        rolls_back: whether what is committed to these is undone at the end.
+        reason_forbidden: why no database may be used; ``None`` if the databases may.
 
     Raises:
         IsolationError: at the end, if a session is still open where nothing is rolled back; it is
-            cut off, and the message says where it was opened.
+            cut off, and the message contains the place that opened it.
     """
     configuration = as_registry(registry)._catalogue.configuration  # noqa: SLF001 - our own
-    mine = AsyncSessionFactoryRegistry._of(_for_async(configuration, name))  # noqa: SLF001 - our own
+    mine = AsyncSessionFactoryRegistry._of(_for_async(configuration))  # noqa: SLF001 - our own
     try:
-        sessions = mine.get(name)
-        if rollback and not isinstance(sessions, AsyncNullSessionFactory):
-            async with AsyncRollbackSessionFactory(sessions) as view:
-                yield view
-        else:
-            yield sessions
+        async with AsyncExitStack() as overrides:
+            if reason_forbidden is not None:
+                null = AsyncNullSessionFactory(reason_forbidden)
+                for name in {*mine.names, *names}:
+                    overrides.enter_context(mine.override(name, null))
+            for name in names if rolls_back and reason_forbidden is None else ():
+                sessions = mine.get(name)
+                if not isinstance(sessions, AsyncNullSessionFactory):  # it has nothing to undo
+                    undone = AsyncRollbackSessionFactory(sessions)
+                    view = await overrides.enter_async_context(undone)
+                    overrides.enter_context(mine.override(name, view))
+            yield mine
     finally:
-        left = await mine.aclose(timeout=_PATIENCE)
-    expect_all_closed(left.get(name, ()))
+        left = await mine.aclose(timeout=_GRACE)
+    for holders in left.values():
+        expect_all_closed(holders)
 
 
-def _for_async(configuration: Configuration, name: str) -> Configuration:
-    """Return the configuration with a driver that serves this half, too."""
-    settings = configuration.databases.get(name)
-    if settings is None or _has_async_driver(settings.url):
-        return attrs.evolve(configuration, warnings=())  # the sync half has given them
-    url = settings.url.set(drivername=settings.url.get_backend_name())
-    databases = {**configuration.databases, name: attrs.evolve(settings, url=url)}
+def _for_async(configuration: Configuration) -> Configuration:
+    """Return the configuration with drivers that serve this half, too."""
+    databases = {name: _with_driver(given) for name, given in configuration.databases.items()}
+    # The sync half has issued the warnings.
     return attrs.evolve(configuration, databases=databases, warnings=())
 
 
+def _with_driver(settings: DatabaseSettings) -> DatabaseSettings:
+    if _has_async_driver(settings.url):
+        return settings
+    url = settings.url.set(drivername=settings.url.get_backend_name())
+    return attrs.evolve(settings, url=url)
+
+
 def _has_async_driver(url: URL) -> bool:
-    dialect = url.get_dialect()
+    try:
+        dialect = url.get_dialect()
+    except Exception:  # noqa: BLE001 - it is not installed: reported when the database is used
+        return True
     return bool(dialect.get_async_dialect_cls(url).is_async)

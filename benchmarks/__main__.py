@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from attrs import frozen
 
 from benchmarks.measurements import (
+    fastapi_requests,
     import_time,
     isolation_of_tests,
     one_statement_transaction,
@@ -94,6 +95,10 @@ BENCHMARKS: Final = {
     "isolation_of_tests": Benchmark(
         partial(isolation_of_tests.measure, isolation_of_tests.FULL),
         partial(isolation_of_tests.measure, isolation_of_tests.QUICK),
+    ),
+    "fastapi_requests": Benchmark(
+        partial(fastapi_requests.measure, fastapi_requests.FULL),
+        partial(fastapi_requests.measure, fastapi_requests.QUICK),
     ),
     "import_time": Benchmark(
         partial(import_time.measure, import_time.FULL),

@@ -158,7 +158,7 @@ def test_the_command_tells_what_is_wrong(tmp_path: Path, url: str) -> None:
     assert "reports: unreachable, " in away.output
 
     with SessionFactoryRegistry.from_env(
-        {"DATABASE_URL": url, "REPORTS_DATABASE_URL": "oracle://db/app"}
+        {"DATABASE_URL": url, "REPORTS_DATABASE_URL": "oracle+oracledb://db/app"}
     ) as registry:
         unusable = (
             make_app(registry).test_cli_runner().invoke(args=["sessionfactory", "check", "--ping"])

@@ -106,7 +106,7 @@ def test_a_required_database_that_is_missing_stops_the_start(half: str, url: str
 
 def test_a_required_database_that_is_unusable_stops_the_start() -> None:
     """A driver that is not installed is found at the start, and not by the first request."""
-    app = Starlette(lifespan=lifespan(maker("sync", "oracle://db/app")))
+    app = Starlette(lifespan=lifespan(maker("sync", "oracle+oracledb://db/app")))
     with pytest.raises(SettingsError, match="oracledb"), TestClient(app):
         pytest.fail("it has started")
 

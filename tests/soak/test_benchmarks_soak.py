@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from benchmarks.measurements import (
+    fastapi_requests,
     import_time,
     isolation_of_tests,
     one_statement_transaction,
@@ -234,6 +235,15 @@ class TestTables:
         targets = [group.rows[4].target for group in found.groups]
         assert targets == [None, Target(">=", 2.7), None, Target(">=", 3.3)]
         assert found.notes[-1].startswith("Round trips as measured, in ms: Unix socket: ")
+
+    def test_fastapi_requests(self) -> None:
+        """Requests of a service are counted, and the latest of them timed, against pre-ping."""
+        plan = fastapi_requests.Plan(rounds=1, clients=2, window=0.05)
+        requests, late = fastapi_requests.measure(plan).groups
+        assert (requests.title, late.title) == ("2 clients", "2 clients, 99th percentile")
+        assert [line.name for line in requests.rows] == ["sessionmaker, pre-ping", OURS]
+        assert requests.rows[1].target == Target(">=", 0.97)
+        assert late.rows[1].target == Target("<=", 1.0)
 
     @pytest.mark.usefixtures("socket")
     def test_pipelining(self) -> None:

@@ -201,3 +201,13 @@ def test_tab_completion_shows_every_name(package: str) -> None:
     """``dir()`` lists what is loaded on first use."""
     module = import_module(package)
     assert set(module.__all__) <= set(dir(module))
+
+
+def test_loading_leaves_the_garbage_collector_as_it_was() -> None:
+    """Names are loaded without garbage collection, which is on or off afterwards as before."""
+    code = (
+        "import gc\n{}\nfrom sessionfactory import SqlAlchemySessionFactory\nprint(gc.isenabled())"
+    )
+
+    assert run(code.format("gc.enable()")) == "True"
+    assert run(code.format("gc.disable()")) == "False"

@@ -13,6 +13,8 @@ S = TypeVar("S")
 A = TypeVar("A")
 _BLOCKS: Final = ("__enter__", "__exit__", "__aenter__", "__aexit__")
 _OF_THE_OWNER: Final = frozenset({"close", "aclose", "start_close", *_BLOCKS})
+_OF_A_MAKER: Final = frozenset({"class_", "configure", "kw"})
+"""What tools look for that take a ``sessionmaker`` by its members: SQLAdmin, for instance."""
 
 
 class _Borrowed:
@@ -34,7 +36,12 @@ class _Borrowed:
                 name=name,
                 obj=self,
             )
+        if name in _OF_A_MAKER and hasattr(self._lent, "sessionmaker"):
+            return getattr(self._lent.sessionmaker, name)
         return getattr(self._lent, name)
+
+    def _opened(self, keywords: dict[str, Any]) -> Any:
+        return self._lent.sessionmaker(**keywords) if keywords else self._lent()
 
     def __dir__(self) -> list[str]:
         return [name for name in dir(self._lent) if name not in _OF_THE_OWNER]
@@ -54,9 +61,9 @@ class BorrowedSessionFactory(_Borrowed, Generic[S]):
 
     __slots__ = ()
 
-    def __call__(self) -> S:
-        """Return a new session; the caller closes it."""
-        session: S = self._lent()
+    def __call__(self, **keywords: Any) -> S:
+        """Return a new session; the caller closes it. Keywords are as a ``sessionmaker``'s."""
+        session: S = self._opened(keywords)
         return session
 
     def begin(self) -> AbstractContextManager[S]:
@@ -70,9 +77,9 @@ class AsyncBorrowedSessionFactory(_Borrowed, Generic[A]):
 
     __slots__ = ()
 
-    def __call__(self) -> A:
-        """Return a new session; the caller closes it."""
-        session: A = self._lent()
+    def __call__(self, **keywords: Any) -> A:
+        """Return a new session; the caller closes it. Keywords are as a ``sessionmaker``'s."""
+        session: A = self._opened(keywords)
         return session
 
     def begin(self) -> AbstractAsyncContextManager[A]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_ses
 from sqlalchemy.orm import Query, Session, scoped_session, sessionmaker
 
 from sessionfactory import (
+    AsyncSessionFactoryRegistry,
     AsyncSqlAlchemySessionFactory,
     ClosedError,
     DatabaseSettings,
@@ -147,17 +150,17 @@ def test_it_is_a_sessionmaker_whose_sessions_are_the_factory_s(tmp_path: Path) -
 
 def test_a_transaction_of_the_maker_may_write_at_once(tmp_path: Path) -> None:
     """`begin()` of the maker takes SQLite's write lock, as that of the factory does."""
-    settings = DatabaseSettings(f"sqlite:///{tmp_path}/a.db")
-    begun: list[str] = []
-    with SqlAlchemySessionFactory(settings) as sessions:
-
-        @event.listens_for(sessions.engine, "before_cursor_execute")
-        def note(*arguments: Any) -> None:
-            begun.append(arguments[2])
-
-        with sessions.sessionmaker.begin() as session:
-            connection: Any = session.connection().connection.dbapi_connection
-            assert connection.in_transaction
+    file = tmp_path / "a.db"
+    with (
+        SqlAlchemySessionFactory(DatabaseSettings(f"sqlite:///{file}")) as sessions,
+        sessions.sessionmaker.begin() as session,
+    ):
+        session.execute(text("SELECT 1"))
+        with (
+            closing(sqlite3.connect(file, timeout=0)) as other,
+            pytest.raises(sqlite3.OperationalError, match="locked"),
+        ):
+            other.execute("BEGIN IMMEDIATE")
 
 
 def test_listeners_and_configuration() -> None:
@@ -228,3 +231,24 @@ async def test_sqladmin_takes_it() -> None:
         assert Admin(FastAPI(), session_maker=one.sessionmaker).is_async is False
     async with AsyncSqlAlchemySessionFactory(MEMORY) as two:
         assert Admin(FastAPI(), session_maker=two.sessionmaker).is_async is True
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.asyncio
+async def test_sqladmin_takes_what_a_registry_hands_out() -> None:
+    """What is no `sessionmaker`, but has what such tools look for, is taken as well."""
+    from fastapi import FastAPI  # noqa: PLC0415 - of this test
+    from sqladmin import Admin  # noqa: PLC0415
+
+    environ = {"DATABASE_URL": "sqlite://"}
+    with SessionFactoryRegistry.from_env(environ) as one:
+        given: Any = one.get()
+        assert Admin(FastAPI(), session_maker=given).is_async is False
+        with given(info={"page": "users"}) as session:
+            assert session.info == {"page": "users"}
+            assert session.autoflush is False  # as configured by the tool
+        with one.get()() as session:
+            assert session.autoflush is True
+    async with AsyncSessionFactoryRegistry.from_env(environ) as two:
+        given = two.get()
+        assert Admin(FastAPI(), session_maker=given).is_async is True

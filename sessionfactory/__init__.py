@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         EventLoopError,
         Fault,
         ForkedConnectionError,
+        LockUnavailableError,
         NotConfiguredError,
         ReadOnlyError,
         SessionFactoryError,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from sessionfactory.sessions.factory import SqlAlchemySessionFactory
     from sessionfactory.sessions.factory_async import AsyncSqlAlchemySessionFactory
     from sessionfactory.status import Health, HealthState, Holder, PoolStatus
+    from sessionfactory.transactions.advisory_lock import advisory_lock
     from sessionfactory.transactions.after_commit import on_commit
     from sessionfactory.transactions.in_one_greenlet import run_sync_in_transaction
     from sessionfactory.transactions.options import with_options
@@ -81,6 +83,7 @@ __all__ = [
     "HealthState",
     "Holder",
     "IsolationLevel",
+    "LockUnavailableError",
     "NotConfiguredError",
     "NullSessionFactory",
     "PoolDeadlockError",
@@ -100,6 +103,7 @@ __all__ = [
     "SqlAlchemySessionFactory",
     "SqliteSettings",
     "Verification",
+    "advisory_lock",
     "commit_outcome",
     "is_transient",
     "marker_table",
@@ -125,6 +129,7 @@ _MODULES = {
         "EventLoopError",
         "Fault",
         "ForkedConnectionError",
+        "LockUnavailableError",
         "NotConfiguredError",
         "ReadOnlyError",
         "SessionFactoryError",
@@ -139,8 +144,13 @@ _MODULES = {
     "registry.registry": ("SessionFactoryRegistry",),
     "config.settings": ("DatabaseSettings", "PoolSettings", "SessionSettings", "SqliteSettings"),
     "status": ("Health", "HealthState", "Holder", "PoolStatus"),
+<<<<<<< HEAD
     "pool.fair": ("FairPool",),
     "pool.loop_bound": ("AsyncFairPool",),
+=======
+    "pool.fair": ("AsyncFairPool", "FairPool"),
+    "transactions.advisory_lock": ("advisory_lock",),
+>>>>>>> 9e97705 (advisory_lock: a transaction that holds a named lock)
     "transactions.after_commit": ("on_commit",),
     "transactions.in_one_greenlet": ("run_sync_in_transaction",),
     "engine.options": ("IsolationLevel",),

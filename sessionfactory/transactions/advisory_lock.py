@@ -44,9 +44,11 @@ def advisory_lock(
     *,
     wait: float | None = 10.0,
 ) -> Any:
-    """Run one transaction while it holds a named lock: ``with advisory_lock(sessions, "nightly"):``.
+    """Run one transaction that holds a named lock, for work that one process at a time does.
 
-    For work that one process at a time does: a nightly job, an import. The block is given the
+    ``with advisory_lock(sessions, "nightly import") as session: ...``
+
+    The block is given the
     session of the transaction, as ``sessions.begin()`` gives it. The lock is held until the
     transaction has ended, whether it commits or rolls back, and until its connection is gone if
     its process dies. It locks nothing but its name: other sessions read and write as they like.

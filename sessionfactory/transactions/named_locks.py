@@ -5,25 +5,28 @@ from __future__ import annotations
 import sqlite3
 from contextlib import suppress
 from hashlib import blake2b
-from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from sqlalchemy import Connection, event, text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from sessionfactory.config.values import milliseconds
+from sessionfactory.drivers import families, sqlalchemy_private
 from sessionfactory.drivers.error_codes import classify
+from sessionfactory.engine import sqlite
 from sessionfactory.errors import Fault, SettingsError
 from sessionfactory.pool.waiting import pause
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sqlalchemy import Engine
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.orm import Session
     from sqlalchemy.pool import ConnectionPoolEntry
 
-_NAME_BYTES: Final = 8
+_KEY_BYTES: Final = 8
 _LONGEST_NAME: Final = 64
 """Characters of a lock's name on MySQL, by its documentation of ``GET_LOCK``."""
 _NO_LIMIT: Final = 31_536_000
@@ -53,20 +56,26 @@ def lock_of(session: Session, name: str) -> NamedLock:
     """
     bind = session.get_bind()
     engine = bind.engine if isinstance(bind, Connection) else bind
-    if engine.dialect.name in _SERVERS:
-        return _SERVERS[engine.dialect.name](name)
-    if engine.dialect.name == "sqlite":
-        return FileLock(engine.url.database, name)
+    family = families.of_dialect(engine.dialect)
+    if family.is_postgresql:
+        return PostgresLock(name)
+    if family.speaks_mysql:
+        return MysqlLock(name)
+    if family.is_sqlite:
+        return FileLock(sqlite.file_of(engine.url), name)
     problem = f"{engine.dialect.name} has no advisory locks; use PostgreSQL, MySQL or MariaDB"
     raise SettingsError([Fault("advisory_lock", problem)])
+
+
+def _digest(name: str, size: int) -> bytes:
+    return blake2b(name.encode("utf-8", "surrogatepass"), digest_size=size).digest()
 
 
 class PostgresLock:
     """A lock of a transaction on PostgreSQL."""
 
     def __init__(self, name: str) -> None:
-        digest = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=_NAME_BYTES).digest()
-        self._key = int.from_bytes(digest, "big", signed=True)
+        self._key = int.from_bytes(_digest(name, _KEY_BYTES), "big", signed=True)
 
     def acquire(self, session: Session, wait: float | None) -> bool:
         """Acquire the lock; a failed wait has aborted the transaction."""
@@ -80,9 +89,9 @@ class PostgresLock:
             try:
                 session.execute(text(f"SELECT pg_{_LOCK}"), {"key": self._key})
             except DBAPIError as error:
-                if classify(error) == "lock timeout":
-                    return False
-                raise
+                if "lock timeout" not in classify(error).meanings:
+                    raise
+                return False
         session.execute(text(_SET), {"statement": before.statement, "lock": before.lock})
         return True
 
@@ -100,8 +109,8 @@ SELECT set_config('statement_timeout', :statement, true), set_config('lock_timeo
 """
 
 
-class MySqlLock:
-    """A lock of a connection to MySQL or MariaDB, released at check-in: after COMMIT or ROLLBACK."""
+class MysqlLock:
+    """A lock of a connection to MySQL or MariaDB, released when that is checked in."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -110,14 +119,16 @@ class MySqlLock:
         """Acquire the lock on the session's connection."""
         connection = session.connection()
         database = connection.scalar(text("SELECT DATABASE()"))
-        found = blake2b(f"{database}\0{self._name}".encode(), digest_size=16).hexdigest()
-        name = f"{self._name[: _LONGEST_NAME - len(found) - 1]}:{found}"
+        found = _digest(f"{database}\0{self._name}", 2 * _KEY_BYTES).hex()
+        readable = self._name[: _LONGEST_NAME - len(found) - 1].encode("ascii", "replace").decode()
+        name = f"{readable}:{found}"
         _release_at_check_in(connection.engine)
         held: set[str] = connection.connection.info.setdefault(_HELD, set())
         held.add(name)  # noted first: an interrupted wait may have acquired it
         limit = _NO_LIMIT if wait is None else wait
-        acquired = connection.scalar(text("SELECT GET_LOCK(:name, :wait)"), {"name": name, "wait": limit})
-        return acquired == 1
+        attempt = text("SELECT GET_LOCK(:name, :wait)")
+        acquired: int | None = connection.scalar(attempt, {"name": name, "wait": limit})
+        return acquired == 1  # NULL: the server ended the wait
 
     def release(self) -> None:
         """Do nothing: the connection's check-in released it."""
@@ -127,7 +138,9 @@ def _release_at_check_in(engine: Engine) -> None:
     sqlalchemy_private.listen_once(engine, "reset", _release)
 
 
-def _release(connection: DBAPIConnection, entry: ConnectionPoolEntry | None, _state: object) -> None:
+def _release(
+    connection: DBAPIConnection, entry: ConnectionPoolEntry | None, _state: object
+) -> None:
     held: set[str] = entry.info.pop(_HELD, set()) if entry is not None else set()
     for name in held:
         cursor = connection.cursor()
@@ -141,15 +154,14 @@ class FileLock:
     So that it works wherever SQLite does, and ends with the process that holds it.
     """
 
-    def __init__(self, database: str | None, name: str) -> None:
-        self._file: Path | None = None
+    def __init__(self, database: Path | None, name: str) -> None:
         self._connection: sqlite3.Connection | None = None
-        if database and database != ":memory:" and not database.startswith("file:"):
-            digest = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=_NAME_BYTES)
-            self._file = Path(f"{database}-lock-{digest.hexdigest()}")
+        suffix = f"-lock-{_digest(name, _KEY_BYTES).hex()}"
+        self._file = database and database.with_name(database.name + suffix)
 
-    def acquire(self, _session: Session, wait: float | None) -> bool:
+    def acquire(self, session: Session, wait: float | None) -> bool:
         """Acquire the lock, with attempts that follow one another more and more slowly."""
+        del session  # the lock is not on its connection
         if self._file is None:
             return True
         deadline = None if wait is None else monotonic() + wait
@@ -170,9 +182,9 @@ class FileLock:
             connection.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
             connection.close()
-            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
-                return False
-            raise
+            if "conflict" not in classify(error).meanings:
+                raise
+            return False
         self._connection = connection
         return True
 
@@ -183,6 +195,3 @@ class FileLock:
             with suppress(sqlite3.Error):
                 connection.rollback()
             connection.close()
-
-
-_SERVERS: Final = {"postgresql": PostgresLock, "mysql": MySqlLock, "mariadb": MySqlLock}

@@ -144,13 +144,9 @@ _MODULES = {
     "registry.registry": ("SessionFactoryRegistry",),
     "config.settings": ("DatabaseSettings", "PoolSettings", "SessionSettings", "SqliteSettings"),
     "status": ("Health", "HealthState", "Holder", "PoolStatus"),
-<<<<<<< HEAD
     "pool.fair": ("FairPool",),
     "pool.loop_bound": ("AsyncFairPool",),
-=======
-    "pool.fair": ("AsyncFairPool", "FairPool"),
     "transactions.advisory_lock": ("advisory_lock",),
->>>>>>> 9e97705 (advisory_lock: a transaction that holds a named lock)
     "transactions.after_commit": ("on_commit",),
     "transactions.in_one_greenlet": ("run_sync_in_transaction",),
     "engine.options": ("IsolationLevel",),

@@ -6,12 +6,8 @@ SessionFactoryError
 ├── ClosedError (also RuntimeError)          a factory or registry was used after ``close()``
 ├── SharedSessionError                       two threads or tasks used one session at a time
 ├── ReadOnlyError                            a read-only transaction tried to write
-<<<<<<< HEAD
 ├── AfterCommitError (also ExceptionGroup)   callbacks after a commit failed
-=======
 ├── LockUnavailableError                     a named lock was held by another transaction
-├── AfterCommitError (also ExceptionGroup)   functions that were to run after a commit failed
->>>>>>> 9e97705 (advisory_lock: a transaction that holds a named lock)
 ├── CommitRolledBackError                    a COMMIT saved nothing: a statement had failed before
 ├── CommitUncertainError                     a COMMIT was sent, and may have happened or not
 ├── MarkersMissingError                      the table of verify_commit="marker" was missing

@@ -12,7 +12,7 @@ from sqlalchemy.engine.base import OptionEngine
 from sqlalchemy.orm.session import _SessionCloseState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterator
 
     from sqlalchemy import Connection, Engine, ForeignKeyConstraint
     from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -69,6 +69,16 @@ def connect_as(engine: Engine, connection_class: type[Connection]) -> None:
     """
     engine._connection_cls = connection_class  # noqa: SLF001
     engine._option_cls = _Derived  # noqa: SLF001
+
+
+def derived_from(engine: Engine) -> Iterator[Engine]:
+    """Yield the engines that an engine was derived from by ``execution_options``, nearest first.
+
+    ``tests/transactions/test_options.py`` notices if the name moves.
+    """
+    while isinstance(engine, OptionEngine):
+        engine = engine._proxied  # noqa: SLF001
+        yield engine
 
 
 def pool_of(connection: PoolProxiedConnection) -> Pool:

@@ -30,7 +30,6 @@ from sessionfactory.engine import (
     views,
 )
 from sessionfactory.engine.drain import CutHold, cut_own, dispose, drain, strike_out
-from sessionfactory.engine.options import TransactionOptions
 from sessionfactory.engine.ping import Pinger
 from sessionfactory.errors import ClosedError, Fault, SettingsError
 from sessionfactory.pool import leak_warnings, session_reset
@@ -53,9 +52,6 @@ if TYPE_CHECKING:
 
 _COVERED_ON_SQLITE: Final = frozenset({"timeout", "isolation_level"})
 """What ``sqlite.busy_timeout`` and ``sqlite.begin`` decide."""
-
-
-_READ_ONLY: Final = TransactionOptions(read_only=True)
 
 
 class ManagedEngine:
@@ -135,7 +131,7 @@ class ManagedEngine:
     @property
     def read_only(self) -> Engine:
         """A view whose transactions cannot write."""
-        return views.view_of(self.engine, _READ_ONLY)
+        return views.view_of(self.engine, views.READ_ONLY)
 
     def ping(self, timeout: float) -> Health:
         """Return how the database does, within ``timeout`` seconds."""

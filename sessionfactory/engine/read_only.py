@@ -1,17 +1,26 @@
-"""Read-only transactions, enforced by the database and not by good intentions."""
+"""Read-only transactions: the database refuses writes, and a connection what would end that.
+
+What goes to the driver's own connection, past SQLAlchemy, is not looked at.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import re
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Connection, RootTransaction
+from sqlalchemy.sql.dml import UpdateBase
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.sql.selectable import SelectBase
 
-from sessionfactory.drivers import connections
+from sessionfactory.drivers import connections, sqlalchemy_private
 from sessionfactory.drivers.error_codes import classify
 from sessionfactory.drivers.sqlalchemy_private import listen_once
-from sessionfactory.errors import ReadOnlyError
+from sessionfactory.errors import Fault, ReadOnlyError, SettingsError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sqlalchemy import Engine, ExceptionContext
 
 READ_ONLY: Final = "sessionfactory_read_only"
@@ -19,13 +28,13 @@ READ_ONLY: Final = "sessionfactory_read_only"
 
 
 def is_read_only(source: Engine | Connection) -> bool:
-    """Say whether the transactions of an engine or a connection are meant to be read-only."""
+    """Return whether the transactions of an engine or a connection are meant to be read-only."""
     options = source.get_execution_options()
     return bool(options.get(READ_ONLY) or options.get("postgresql_readonly"))
 
 
 def translate_refusals(engine: Engine) -> None:
-    """Have what the database says to a write be a ``ReadOnlyError``, on read-only connections.
+    """Turn a database's refusal of a write into a ``ReadOnlyError``, on read-only connections.
 
     Once for an engine and all of its views: they share a dialect, which keeps the listeners.
     """
@@ -43,17 +52,107 @@ def _translate(context: ExceptionContext) -> ReadOnlyError | None:
     return ReadOnlyError(f"This transaction is read-only: {told}. Write in sessions.begin()")
 
 
-def end_in_commit(view: Engine) -> None:
-    """Have the read-only transactions of a view on psycopg that are closed end in COMMIT.
+def hold(view: Engine, *, autocommits: bool, in_transactions: bool, ends_in_commit: bool) -> None:
+    """Make the connections of a view refuse what would end or change their being read-only.
 
-    There is nothing to undo, but after a ROLLBACK psycopg forgets the statements that it has
-    prepared. A transaction that failed, or that is rolled back in so many words, is rolled back.
+    Args:
+        view: whose transactions the database was asked to hold read-only.
+        autocommits: whether its statements commit by themselves.
+        in_transactions: whether it is each transaction that is read-only, so that a connection that
+            turned to AUTOCOMMIT would write.
+        ends_in_commit: whether transactions that are closed end in COMMIT. There is nothing to
+            undo, but after a ROLLBACK psycopg forgets the statements that it has prepared.
     """
-    vars(view)["connect"] = lambda: _ReadingConnection(view)
+    if autocommits or not in_transactions:
+        kind: type[Connection] = _ReadingConnection
+    else:
+        kind = _CommittingConnection if ends_in_commit else _TransactionalConnection
+    sqlalchemy_private.connect_as(view, kind)
+
+
+_COMMENTS: Final = re.compile(r"--[^\n]*|/\*(?!!).*?\*/", re.DOTALL)
+_TAKES_BACK: Final = re.compile(
+    r"(?:^|;)\s*(?:"
+    r"SET\b[^;]*\bREAD\s+WRITE\b|(?:SET|RESET)\b[^;]*read_only|RESET\s+ALL\b|DISCARD\b|"
+    r"BEGIN\b|START\b|COMMIT\b|END\b|ABORT\b|PREPARE\s+TRANSACTION\b|"
+    r"ROLLBACK\b(?!\s+(?:(?:WORK|TRANSACTION)\s+)?TO\b)|PRAGMA\s+query_only\s*[=(]"
+    r")",
+    re.IGNORECASE,
+)
+"""Statements that end a read-only transaction, or turn it into another.
+
+PostgreSQL lets ``SET TRANSACTION READ WRITE`` do that before the first query, and MariaDB a later
+``START TRANSACTION READ WRITE``.
+"""
+
+
+_BUILT: Final = (SelectBase, UpdateBase, FunctionElement)
+"""Statements that do none of this, whatever they hold."""
+
+
+def _refuse(statement: object) -> None:
+    if isinstance(statement, _BUILT):
+        return
+    text = getattr(statement, "text", getattr(statement, "statement", statement))
+    if isinstance(text, str) and _TAKES_BACK.search(_COMMENTS.sub(" ", text)):
+        raise ReadOnlyError(
+            "This transaction is read-only, and this statement would end that. Write in"
+            " sessions.begin()"
+        )
 
 
 class _ReadingConnection(Connection):
-    """A connection whose transactions are read-only."""
+    """A connection that the database holds read-only, by whatever means."""
+
+    def execute(self, statement: Any, *arguments: Any, **keywords: Any) -> Any:
+        """Execute a statement."""
+        _refuse(statement)
+        return super().execute(statement, *arguments, **keywords)
+
+    def scalar(self, statement: Any, *arguments: Any, **keywords: Any) -> Any:
+        """Execute a statement and return its first value."""
+        _refuse(statement)
+        return super().scalar(statement, *arguments, **keywords)
+
+    def exec_driver_sql(self, statement: str, *arguments: Any, **keywords: Any) -> Any:
+        """Execute SQL in the driver's words."""
+        _refuse(statement)
+        return super().exec_driver_sql(statement, *arguments, **keywords)
+
+
+class _TransactionalConnection(_ReadingConnection):
+    """A connection whose transactions are read-only, each of them."""
+
+    @staticmethod
+    def refuse_options(options: Mapping[str, Any]) -> None:
+        """Raise if execution options would end the transactions' being read-only.
+
+        Raises:
+            SettingsError: they would.
+        """
+        level = str(options.get("isolation_level", "")).upper()
+        if level == "AUTOCOMMIT":
+            problem = (
+                "a reader's transactions are read-only, and AUTOCOMMIT has none; open the session"
+                ' from with_options(sessions, isolation_level="AUTOCOMMIT", read_only=True)'
+            )
+            raise SettingsError([Fault("isolation_level", problem)])
+        for name in ("postgresql_readonly", READ_ONLY):
+            if not options.get(name, True):
+                problem = "a reader stays read-only; write in sessions.begin()"
+                raise SettingsError([Fault(name, problem)])
+
+    def execution_options(self, **options: Any) -> Connection:
+        """Set execution options."""
+        self.refuse_options(options)
+        return super().execution_options(**options)
+
+
+class _CommittingConnection(_TransactionalConnection):
+    """A connection whose read-only transactions end in COMMIT, but for those that failed.
+
+    A transaction that is rolled back explicitly is rolled back.
+    """
 
     def begin(self) -> RootTransaction:
         """Begin a transaction."""

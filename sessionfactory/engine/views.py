@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
+from weakref import ref
 
-from sessionfactory.drivers import families, known
+from sqlalchemy import Engine
+
+from sessionfactory.drivers import families, known, sqlalchemy_private
 from sessionfactory.engine import read_only, sqlite_begin, timeouts
+from sessionfactory.engine.options import TransactionOptions
 from sessionfactory.errors import Fault, SettingsError
 from sessionfactory.pool import connection_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy import Dialect, Engine
+    from sqlalchemy import Connection, Dialect
+    from sqlalchemy.orm import Session
 
-    from sessionfactory.engine.options import TransactionOptions
     from sessionfactory.pool.connection_settings import Standing
 
+READ_ONLY: Final = TransactionOptions(read_only=True)
 _VIEWS: Final = "sessionfactory_views"
 _OF: Final = "sessionfactory_view_of"
 _MOST: Final = 64
@@ -35,22 +40,50 @@ def view_of(engine: Engine, options: TransactionOptions) -> Engine:
         SettingsError: this database cannot honour one of the options, or they contradict those of
             a view that was given.
     """
+    make = _build
     if _OF in vars(engine):
         engine, theirs = vars(engine)[_OF]
         options = theirs.and_also(options)
-    _refuse_unknown(engine, options)
-    if families.of_dialect(engine.dialect).speaks_postgresql:
-        options = options.of_the_view
+    elif any(_OF in vars(proxied) for proxied in sqlalchemy_private.derived_from(engine)):
+        make = _derived
+    if make is _build:
+        _refuse_unknown(engine, options)
+        if families.of_dialect(engine.dialect).speaks_postgresql:
+            options = options.of_the_view
     # Kept, because SQLAlchemy's cache of compiled statements knows engines by their dialect; and
     # with the engine, so that it goes with it.
     views: dict[TransactionOptions, Engine] = vars(engine).setdefault(_VIEWS, {})
     view = views.get(options)
     if view is None:
-        made = _build(engine, options)
+        made = make(engine, options)
         for oldest in [*views][: max(0, len(views) + 1 - _MOST)]:
             views.pop(oldest, None)
         view = views.setdefault(options, made)
     return view
+
+
+def keep_to(session: Session, options: TransactionOptions) -> None:
+    """Make all engines that a session uses, also those that it chooses itself, have options."""
+    asked = ref(session)  # and not the session, which would then be garbage that only cycles free
+
+    def get_bind(*arguments: Any, **keywords: Any) -> Engine | Connection:
+        using = cast("Session", asked())
+        bind = type(using).get_bind(using, *arguments, **keywords)
+        return view_of(bind, options) if isinstance(bind, Engine) else bind
+
+    vars(session)["get_bind"] = get_bind
+
+
+def _derived(engine: Engine, options: TransactionOptions) -> Engine:
+    """Return a view of an engine that was derived from a view by ``execution_options``."""
+    proxied = next(one for one in sqlalchemy_private.derived_from(engine) if _OF in vars(one))
+    before = proxied.get_execution_options()
+    own = {
+        name: value
+        for name, value in engine.get_execution_options().items()
+        if name not in before or before[name] is not value
+    }
+    return view_of(proxied, options).execution_options(**own)
 
 
 def _refuse_unknown(engine: Engine, options: TransactionOptions) -> None:
@@ -62,13 +95,24 @@ def _refuse_unknown(engine: Engine, options: TransactionOptions) -> None:
     ]
     if family.is_sqlite and options.isolation_level in {"REPEATABLE READ", "READ COMMITTED"}:
         faults.append(Fault("isolation_level", "sqlite has SERIALIZABLE, and AUTOCOMMIT"))
+    if options.isolation_level is None and _autocommits(engine):
+        faults += [
+            Fault(option, "belongs to a transaction, and this engine's AUTOCOMMIT has none")
+            for option in ("deferrable", "statement_timeout", "lock_timeout", "local")
+            if getattr(options, option)
+        ]
     if faults:
         raise SettingsError(faults)
 
 
+def _autocommits(engine: Engine) -> bool:
+    return sqlalchemy_private.isolation_level_of(engine) == "AUTOCOMMIT"
+
+
 def _build(engine: Engine, options: TransactionOptions) -> Engine:
-    autocommits = options.isolation_level == "AUTOCOMMIT"
-    view = engine.execution_options(**_native(engine, options))
+    level = options.isolation_level
+    autocommits = _autocommits(engine) if level is None else level == "AUTOCOMMIT"
+    view = engine.execution_options(**_native(engine, options, autocommits=autocommits))
     vars(view)[_OF] = engine, options
     family = families.of_dialect(engine.dialect)
     if family.speaks_mysql:
@@ -87,19 +131,22 @@ def _build(engine: Engine, options: TransactionOptions) -> Engine:
             view.update_execution_options(postgresql_readonly=True)
     elif driver.has_read_only_switch:
         connection_settings.stand(view, engine, connection_settings.transactions_read_only)
-    if driver.prepared_end_with_rollback and not autocommits:
-        read_only.end_in_commit(view)
+    read_only.hold(
+        view,
+        autocommits=autocommits,
+        in_transactions=family.speaks_postgresql,
+        ends_in_commit=driver.prepared_end_with_rollback,
+    )
     return view
 
 
-def _native(engine: Engine, options: TransactionOptions) -> dict[str, Any]:
+def _native(engine: Engine, options: TransactionOptions, *, autocommits: bool) -> dict[str, Any]:
     """Return the execution options by which SQLAlchemy does it."""
     family = families.of_dialect(engine.dialect)
     native: dict[str, Any] = {}
     if options.read_only:
         native[read_only.READ_ONLY] = True
         has_switch = known.named(engine.dialect.driver).has_read_only_switch
-        autocommits = options.isolation_level == "AUTOCOMMIT"
         if family.speaks_postgresql and not autocommits and not has_switch:
             native["postgresql_readonly"] = True
     if options.deferrable:
@@ -107,7 +154,8 @@ def _native(engine: Engine, options: TransactionOptions) -> dict[str, Any]:
     if options.schema_translate_map is not None:
         theirs = engine.get_execution_options().get("schema_translate_map", {})
         native["schema_translate_map"] = {**theirs, **options.schema_translate_map}
-    level = options.isolation_level
+    # Once more where it is the engine's: what makes AUTOCOMMIT read-only has to come after it.
+    level = "AUTOCOMMIT" if autocommits else options.isolation_level
     # A level of SQLite is always SERIALIZABLE; MySQL's is set together with the rest.
     if level is not None and (
         level == "AUTOCOMMIT" or not (family.speaks_mysql or family.is_sqlite)

@@ -14,6 +14,7 @@ from sessionfactory._lazy import publish
 from sessionfactory.config.hide_arguments import unseen
 from sessionfactory.config.settings import DatabaseSettings
 from sessionfactory.engine.managed import ManagedEngine
+from sessionfactory.engine.views import READ_ONLY, keep_to
 from sessionfactory.errors import ClosedError, Fault, SettingsError
 from sessionfactory.pool.call_sites import note_opening
 from sessionfactory.sessions.guarded_session import guarded, refuse_class
@@ -193,7 +194,15 @@ class SqlAlchemySessionFactory(Generic[S]):
             ClosedError: the factory is closed.
             SettingsError: this database has no read-only transactions.
         """
-        return ReadOnlySessions(self._opener(self._managed.read_only))
+        opener = self._opener(self._managed.read_only)
+
+        def open_reader() -> S:
+            session = opener()
+            keep_to(session, READ_ONLY)
+            return session
+
+        # A class of the user's may choose its engines itself.
+        return ReadOnlySessions(opener if self.session_class is Session else open_reader)
 
     def ping(self, *, timeout: float = 2.0) -> Health:
         """Ping the database.

@@ -16,6 +16,7 @@ from sessionfactory.config.hide_arguments import unseen
 from sessionfactory.config.settings import DatabaseSettings
 from sessionfactory.drivers.asyncio_ext import AsyncEngine, AsyncSession, async_sessionmaker
 from sessionfactory.engine.managed import ManagedEngine
+from sessionfactory.engine.views import READ_ONLY, keep_to
 from sessionfactory.errors import ClosedError, Fault, SettingsError
 from sessionfactory.pool.call_sites import note_opening
 from sessionfactory.sessions.guarded_session import refuse_class
@@ -241,7 +242,15 @@ class AsyncSqlAlchemySessionFactory(Generic[A]):
             ClosedError: the factory is closed.
             SettingsError: this database has no read-only transactions.
         """
-        return AsyncReadOnlySessions(self._opener(self._managed.read_only))
+        opener = self._opener(self._managed.read_only)
+
+        def open_reader() -> A:
+            session = opener()
+            keep_to(session.sync_session, READ_ONLY)
+            return session
+
+        # A class of the user's may choose its engines itself.
+        return AsyncReadOnlySessions(opener if self.session_class is AsyncSession else open_reader)
 
     async def ping(self, *, timeout: float = 2.0) -> Health:
         """Ping the database.

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, overload
-from weakref import ref
 
 import attrs
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from sessionfactory.drivers import families
 from sessionfactory.drivers.asyncio_ext import AsyncSession
-from sessionfactory.drivers.sqlalchemy_private import of_session
+from sessionfactory.drivers.sqlalchemy_private import is_autocommit, of_session
 from sessionfactory.engine import local_settings
 from sessionfactory.engine.options import TransactionOptions
-from sessionfactory.engine.views import view_of
+from sessionfactory.engine.views import keep_to
 from sessionfactory.errors import Fault, SessionFactoryError, SettingsError
 from sessionfactory.interfaces import makes_sessions
 
@@ -34,6 +33,10 @@ A = TypeVar("A", bound=AsyncSession)
 T = TypeVar("T")
 R = TypeVar("R")
 
+_IN_AUTOCOMMIT: Final = (
+    "local and timeouts belong to a transaction, and this connection is in AUTOCOMMIT, which has"
+    " none"
+)
 _IN_USE: Final = (
     "the factory opened a session that holds a connection already, whose transaction has begun"
     " without these options; give it a factory whose sessions are new, and do what it does first,"
@@ -209,14 +212,7 @@ def _give(session: T, options: TransactionOptions) -> T:
     found = cast("Session", bare)
     if of_session(found):
         raise SettingsError([Fault("with_options", _IN_USE)])
-    asked = ref(found)  # and not the session, which would then be garbage that only cycles free
-
-    def get_bind(*arguments: Any, **keywords: Any) -> Engine | Connection:
-        using = cast("Session", asked())
-        bind = type(using).get_bind(using, *arguments, **keywords)
-        return view_of(bind, options) if isinstance(bind, Engine) else bind
-
-    vars(found)["get_bind"] = get_bind
+    keep_to(found, options)
     if options.are_local:
         local = _Local(options)
         event.listen(found, "after_begin", local.say)
@@ -238,6 +234,8 @@ class _Local:
     def say(self, _: Session, transaction: SessionTransaction, connection: Connection) -> None:
         if transaction.nested or not families.of_dialect(connection.dialect).speaks_postgresql:
             return
+        if is_autocommit(connection):  # the session's own, by its execution options
+            raise SettingsError([Fault("local", _IN_AUTOCOMMIT)])
         settings = local_settings.settings_of(self._options)
         if connection.in_nested_transaction():
             self._joined = connection, local_settings.current(connection, settings)

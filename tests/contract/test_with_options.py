@@ -195,14 +195,14 @@ async def test_autocommit_that_only_reads_from_a_clean_state(place: Place) -> No
 
 @KINDS
 @on(*POSTGRES)
-async def test_read_only_whatever_a_session_said(place: Place, kind: str) -> None:
-    """A session that makes its own connection writable, or not, leaves that to nobody."""
+async def test_read_only_whatever_a_session_asks_for(place: Place, kind: str) -> None:
+    """A reader's session cannot write, and what a session sets itself is not left behind."""
     insert = text("INSERT INTO contract_row VALUES (1)")
     async with factory(place, kind) as sessions, left_clean(place, sessions):
         view = view_of(sessions, read_only=True)
         async with view() as session:
-            await session.connection(execution_options={"postgresql_readonly": False})
-            await session.execute(insert)
+            with pytest.raises(SettingsError, match="a reader stays read-only"):
+                await session.connection(execution_options={"postgresql_readonly": False})
         with pytest.raises(ReadOnlyError):
             async with view() as session:
                 await session.execute(insert)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from alembic import command
 from sqlalchemy import create_engine, make_url
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from sessionfactory import SettingsError
@@ -169,7 +170,11 @@ def _states_of(project: Project, urls: dict[str, str]) -> tuple[MigrationState, 
 
 
 def test_a_template_that_is_not_there() -> None:
-    """The error lists the templates."""
+    """The error lists the templates, and so does the command."""
+    arguments = [sys.executable, "-m", "sessionfactory.ext.alembic", "flask"]
+    process = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert process.returncode == 1
+    assert process.stderr == "expected one of async, multidb, sync\n"
     with pytest.raises(ValueError, match="expected one of async, multidb, sync"):
         template("flask")
 
@@ -256,7 +261,54 @@ def test_a_given_connection_is_used_as_it_is(file: Path, tmp_path: Path) -> None
     assert not file.exists()
 
 
-def test_states_say_what_is_missing(file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fixture", ["postgres_server", "mariadb_server"])
+def test_a_failed_migration_gives_the_lock_back(
+    fixture: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an error in a migration, the next process can migrate at once."""
+    server = request.getfixturevalue(fixture)
+    monkeypatch.setenv("DATABASE_URL", server.url)
+    project = Project.make(tmp_path, options=", lock_timeout=0.1")
+    project.add("one", "raise LookupError('halt')")
+    with pytest.raises(LookupError, match="halt"):
+        command.upgrade(project.config, "head")
+    project.add("one", "pass")
+
+    project.run("upgrade", "head", DATABASE_URL=server.url)
+
+    with create_engine(server.url, poolclass=NullPool).begin() as connection:
+        connection.exec_driver_sql("DROP TABLE alembic_version")
+
+
+def test_a_file_that_cannot_be_written(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not another process' lock is raised, and not waited for."""
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE t (a INTEGER)")
+    monkeypatch.setenv("DATABASE_URL", f"sqlite:///file:{file}?mode=ro&uri=true")
+    project = Project.make(tmp_path / "project")
+    project.add("one", "pass")
+
+    with pytest.raises(OperationalError, match="readonly database"):
+        command.upgrade(project.config, "head")
+
+
+def test_a_given_connection_of_the_async_half(file: Path, tmp_path: Path) -> None:
+    """The async env.py uses a given connection as well."""
+    project = Project.make(tmp_path / "project", env=ASYNC_ENV)
+    project.add("one", "op.execute('CREATE TABLE given (a INTEGER)')")
+    config = project.config
+    engine = create_engine(f"sqlite:///{tmp_path / 'own.db'}", poolclass=NullPool)
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+    assert rows(tmp_path / "own.db", "SELECT name FROM sqlite_master WHERE name = 'given'")
+    assert not file.exists()
+
+
+def test_states_show_what_is_missing(file: Path, tmp_path: Path) -> None:
     """A database is behind until it is upgraded; looking changes nothing."""
     project = Project.make(tmp_path / "project")
     project.add("one", FAMILY)

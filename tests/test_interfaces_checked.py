@@ -59,7 +59,7 @@ class AsyncFake:
 
 
 class Untyped:
-    """A factory whose half cannot be told."""
+    """A factory whose half is unknown."""
 
     def __call__(self) -> Any: ...
 
@@ -108,7 +108,7 @@ def test_an_async_factory_is_an_instance_of_its_half(given: object) -> None:
 
 @pytest.mark.asyncio
 async def test_what_a_registry_hands_out_is_of_its_half() -> None:
-    """Factories, readers and fakes are told apart, too."""
+    """Factories, readers and fakes are distinguished, too."""
     with SessionFactoryRegistry(MEMORY) as one:
         for given in (one.get(), one.reader(), RollbackSessionFactory(one.get())):
             assert is_one(given, SessionFactory)
@@ -127,7 +127,7 @@ def test_anything_else_is_none(given: object) -> None:
 
 
 @pytest.mark.parametrize("given", [Untyped(), with_options(sessionmaker(), read_only=True)])
-def test_what_cannot_be_told_is_taken(given: object) -> None:
+def test_a_factory_of_unknown_half_is_taken(given: object) -> None:
     """A check never refuses a factory that may be right."""
     assert is_one(given, SessionFactory)
     assert is_one(given, AsyncSessionFactory)

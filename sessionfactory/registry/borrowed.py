@@ -36,12 +36,11 @@ class _Borrowed:
                 name=name,
                 obj=self,
             )
+        if name == "_lent" or name.startswith("__"):  # as copies without content look for
+            raise AttributeError(name, name=name, obj=self)
         if name in _OF_A_MAKER and hasattr(self._lent, "sessionmaker"):
             return getattr(self._lent.sessionmaker, name)
         return getattr(self._lent, name)
-
-    def _opened(self, keywords: dict[str, Any]) -> Any:
-        return self._lent.sessionmaker(**keywords) if keywords else self._lent()
 
     def __dir__(self) -> list[str]:
         return [name for name in dir(self._lent) if name not in _OF_THE_OWNER]
@@ -63,7 +62,7 @@ class BorrowedSessionFactory(_Borrowed, Generic[S]):
 
     def __call__(self, **keywords: Any) -> S:
         """Return a new session; the caller closes it. Keywords are as a ``sessionmaker``'s."""
-        session: S = self._opened(keywords)
+        session: S = self._lent.sessionmaker(**keywords) if keywords else self._lent()
         return session
 
     def begin(self) -> AbstractContextManager[S]:
@@ -79,7 +78,7 @@ class AsyncBorrowedSessionFactory(_Borrowed, Generic[A]):
 
     def __call__(self, **keywords: Any) -> A:
         """Return a new session; the caller closes it. Keywords are as a ``sessionmaker``'s."""
-        session: A = self._opened(keywords)
+        session: A = self._lent.sessionmaker(**keywords) if keywords else self._lent()
         return session
 
     def begin(self) -> AbstractAsyncContextManager[A]:

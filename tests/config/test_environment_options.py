@@ -103,7 +103,7 @@ def test_options_of_a_file_and_of_variables_add_up(tmp_path: Any) -> None:
     ["KEYCLOAK_DATABASE_PASSWORD", "MYSQL_DATABASE_PASSWORD", "X_DATABASE_PASSWORD_FILE"],
 )
 def test_a_password_of_another_program_does_not_stop_the_start(variable: str) -> None:
-    """A password alone configures nothing; whoever wants that database learns what is missing."""
+    """A password alone configures nothing; the error of using that database names the URL."""
     with warnings.catch_warnings(action="error"):
         registry = SessionFactoryRegistry.from_env({"DATABASE_URL": URL, variable: "canary"})
 
@@ -144,7 +144,7 @@ def test_overrides_take_what_only_code_can_express(registry_class: Any) -> None:
 @pytest.mark.parametrize(
     "variable", ["DATABSE_URL", "DATABASE_ULR", "DATABASE_UR", "DATABASES_URL", "_DATABASE_URL"]
 )
-def test_a_slip_in_the_name_of_the_url_is_told(variable: str) -> None:
+def test_a_slip_in_the_name_of_the_url_is_reported(variable: str) -> None:
     """Where the URL is missing, a variable that nearly has its name is named, at once and later."""
     with pytest.warns(SettingsWarning, match=f"^{variable} is not a setting; .* 'DATABASE_URL'"):
         registry = SessionFactoryRegistry.from_env({variable: URL})

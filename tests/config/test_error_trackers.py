@@ -153,8 +153,8 @@ def test_loguru_prints_none(error: BaseException) -> None:
 
 def test_structlog_prints_none(error: BaseException) -> None:
     """Structlog's dictionaries of tracebacks hold local variables."""
-    told = structlog.tracebacks.ExceptionDictTransformer(show_locals=True)
-    found = told((type(error), error, error.__traceback__))
+    transform = structlog.tracebacks.ExceptionDictTransformer(show_locals=True)
+    found = transform((type(error), error, error.__traceback__))
 
     assert found
     assert CANARY not in json.dumps(found, default=repr)

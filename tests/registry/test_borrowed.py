@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
 import pytest
@@ -73,6 +74,12 @@ def test_all_else_is_there() -> None:
         assert registry.status()["default"].in_use == 0
         assert "engine" in dir(sessions)
         assert repr(sessions).startswith("SqlAlchemySessionFactory(")
+
+
+def test_a_copy_is_of_the_same_factory() -> None:
+    """Frameworks that copy what they inject get the same factory."""
+    with SessionFactoryRegistry.from_env(ENVIRON) as registry:
+        assert copy.copy(registry.get()) == registry.get()
 
 
 def test_a_factory_made_elsewhere_is_borrowed_too() -> None:

@@ -41,7 +41,7 @@ PUBLIC = "postgresql://app@db.example.org/shop"
 def test_a_required_database_needs_a_driver_of_its_half(
     registry_class: Any, url: str, problem: str
 ) -> None:
-    """A driver that is unknown, not installed or of the other half is told at the start."""
+    """A driver that is unknown, not installed or of the other half is refused at the start."""
     environ = {"DATABASE_URL": url}
     with pytest.raises(SettingsError, match=problem) as caught:
         registry_class.from_env(environ, require=("default",))
@@ -50,8 +50,8 @@ def test_a_required_database_needs_a_driver_of_its_half(
     registry_class.from_env(environ)  # a database that is not required is checked when it is used
 
 
-def test_all_that_is_wrong_with_required_databases_is_told_at_once() -> None:
-    """A service learns of all of its databases at its first start."""
+def test_all_that_is_wrong_with_required_databases_is_reported_at_once() -> None:
+    """The faults of all databases are in one error."""
     databases = {name: DatabaseSettings(f"no{name}://") for name in ("a", "b", "c")}
 
     with pytest.raises(SettingsError) as caught:
@@ -61,7 +61,7 @@ def test_all_that_is_wrong_with_required_databases_is_told_at_once() -> None:
 
 
 def test_a_custom_kind_that_is_required_is_loaded(tmp_path: Path) -> None:
-    """A kind that cannot be loaded is told at the start, too."""
+    """A kind that cannot be loaded is refused at the start, too."""
     table = {"url": "sqlite://", "factory": "no_such_package:make"}
 
     with pytest.raises(SettingsError, match="no_such_package"):

@@ -22,9 +22,9 @@ _UNESCAPED: Final = (
     "the user name or password holds an unescaped '@', '/' or ':';"
     " write %40, %2F or %3A, or give the password as a setting of its own"
 )
-_SURE_QUERY: Final = re.compile(
-    r"([^?]*/[^?]*)\?[A-Za-z_][\w.-]*=[^&@]*(?:@[^&/]*)?(?:&[A-Za-z_][\w.-]*=[^&@]*(?:@[^&/]*)?)*"
-)
+_QUERY: Final = r"[A-Za-z_][\w.-]*=[^&@]*(?:@[^&/]*)?(?:&[A-Za-z_][\w.-]*=[^&@]*(?:@[^&/]*)?)*"
+_SURE_URL: Final = re.compile(rf"([^:/?]+://[^/?]*/[^?]*)\?({_QUERY})")
+_SURE_QUERY: Final = re.compile(rf"([^?]*/[^?]*)\?{_QUERY}")
 """What follows the user's name, if it can only be a path with a query behind it: the path."""
 _SEVERAL_HOSTS: Final = re.compile(
     r"(?P<scheme>[^:/?]+)://(?P<user>[^@]*@)?(?P<hosts>[^/?@,]+(,[^/?@,]+)+)(?P<path>/[^?]*)?(\?(?P<query>.*))?"
@@ -149,6 +149,10 @@ def _text_of(value: object) -> object:
 def _make_url(text: str) -> URL:
     if text.startswith("postgres://"):  # the name of Heroku and libpq, which SQLAlchemy dropped
         text = text.replace("postgres://", "postgresql://", 1)
+    sure = _SURE_URL.fullmatch(text)
+    if sure is not None and sure[1].count("@") <= 1:
+        # SQLAlchemy takes the part before the last ``@`` for the user's, ``:port`` and all.
+        text = f"{sure[1]}?{sure[2].replace('@', '%40')}"
     several = _SEVERAL_HOSTS.fullmatch(text)
     if several is not None:
         text = _with_hosts_in_query(several)

@@ -262,3 +262,43 @@ def test_echo_logs_no_password(records: pytest.LogCaptureFixture) -> None:
             assert sessions.ping().state == "unreachable"
     assert CANARY not in records.text
     assert CANARY not in repr([record.__dict__ for record in records.records])
+
+
+@pytest.mark.parametrize(
+    ("url", "value"),
+    [
+        ("postgresql://app:pw@db/shop?application_name=worker@host1", "worker@host1"),
+        ("postgresql://app@db:5432/shop?application_name=worker@host1", "worker@host1"),
+        ("postgresql://app:pw@db/shop?sslmode=require&application_name=a@b", "a@b"),
+    ],
+)
+def test_an_at_sign_in_the_query(url: str, value: str) -> None:
+    """An ``@`` behind a path and a ``?`` belongs to the query."""
+    settings = DatabaseSettings(url)
+    assert settings.url.host == "db"
+    assert settings.url.query["application_name"] == value
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgresql://app:{CANARY}@s?x=1@db/shop",
+        f"postgresql://app:{CANARY}@s/q?x=1@db/shop",
+        f"postgresql://app:{CANARY}@s?s@db/shop",
+        f"postgresql://app:{CANARY}@s?x=1@db",
+    ],
+)
+def test_an_at_sign_that_may_be_the_passwords(url: str) -> None:
+    """Where what looks like a query may be a part of the password, the URL is refused."""
+    with pytest.raises(SettingsError, match="unescaped '@'") as caught:
+        DatabaseSettings(url)
+    assert CANARY not in str(caught.value)
+
+
+def test_several_hosts() -> None:
+    """Hosts of libpq's URLs become SQLAlchemy's, ports included; the password stays masked."""
+    settings = DatabaseSettings(f"postgresql://app:{CANARY}@db1:5432,db2/shop?sslmode=require")
+    assert settings.url.query["host"] == ("db1:5432", "db2")
+    assert settings.url.query["sslmode"] == "require"
+    assert settings.url.database == "shop"
+    assert CANARY not in repr(settings)

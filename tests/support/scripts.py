@@ -11,6 +11,8 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.util.concurrency import await_only
 
+from sessionfactory import CommitRolledBackError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -272,7 +274,7 @@ def outcome(desk: Desk, operation: Callable[[Desk], object]) -> object:
         )
     except psycopg.Error as error:  # of what is done beside SQLAlchemy
         found = (type(error).__name__, error.sqlstate, str(error))
-    except SQLAlchemyError as error:
+    except (CommitRolledBackError, SQLAlchemyError) as error:
         found = (type(error).__name__, str(error))
     if desk.connection.invalidated or desk.connection.closed:
         return found, "invalidated"

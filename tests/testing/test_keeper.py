@@ -3,12 +3,10 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pytest
 
 from sessionfactory.testing.servers import _keeper
-
-if TYPE_CHECKING:
-    import pytest
 
 
 def test_only_a_directory_that_nobody_holds_is_locked(tmp_path: Path) -> None:
@@ -70,3 +68,43 @@ def test_a_system_without_pidfd_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr("os.pidfd_open", forbidden, raising=False)
     assert _keeper.owner_descriptor(os.getpid()) == []
+
+
+def test_a_fifo_in_a_swept_directory_stops_nothing(tmp_path: Path) -> None:
+    """What another user puts into a directory of that name is removed, and never waited for."""
+    left = tmp_path / f"{_keeper.NAME}x-{'0' * 12}"
+    (left / "data").mkdir(parents=True)
+    os.mkfifo(left / "data" / "postmaster.pid")
+
+    _keeper.sweep(tmp_path, None)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_regular_files_of_moderate_size_are_read(tmp_path: Path) -> None:
+    """A link, a device, a FIFO or a large file is refused."""
+    (tmp_path / "file").write_text("text")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    (tmp_path / "large").write_bytes(b"x" * (_keeper.MOST + 1))
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "device").symlink_to("/dev/zero")
+
+    assert _keeper.text_of(tmp_path / "file") == "text"
+    for name in ("link", "large", "fifo", "device"):
+        with pytest.raises(OSError):  # noqa: PT011 - each system has another text
+            _keeper.text_of(tmp_path / name)
+
+
+def test_directories_of_other_users_are_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A directory of that name that belongs to another user is not removed."""
+    left = tmp_path / f"{_keeper.NAME}x-{'0' * 12}"
+    left.mkdir()
+    owner = os.geteuid()
+    monkeypatch.setattr("os.geteuid", lambda: owner + 1)
+
+    _keeper.sweep(tmp_path, owner + 2)
+    assert left.exists()
+    _keeper.sweep(tmp_path, owner)
+    assert not left.exists()

@@ -21,6 +21,7 @@ from sessionfactory import (
     on_commit,
 )
 from sessionfactory.pool import call_sites
+from sessionfactory.testing import NotUndoneError
 from sessionfactory.testing.rollback._one_connection import (
     ConcurrentUseError,
     InterleavedTransactionsError,
@@ -435,3 +436,14 @@ def test_settings_are_not_touched(url: str, factory: SqlAlchemySessionFactory) -
         session.execute(INSERT)
     with SqlAlchemySessionFactory(DatabaseSettings(url)) as other, other() as session:
         assert session.scalar(COUNT) == 1
+
+
+@pytest.mark.parametrize("use", ["begin", "connect", "raw_connection"])
+def test_the_engine_of_a_session_does_not_escape(engine: Engine, use: str) -> None:
+    """What is done on a connection of the engine itself could not be undone: it is refused."""
+    with RollbackSessionFactory(engine) as fake, fake.begin() as session:
+        reached = session.get_bind().engine
+        with pytest.raises(NotUndoneError, match=r"Use session\.connection\(\)"):
+            getattr(reached, use)()
+        assert reached.url == engine.url
+        assert session.connection().scalar(text("SELECT 1")) == 1

@@ -188,6 +188,17 @@ async def test_what_has_no_engine_for_it_is_refused_in_words(given: Any, told: s
         await AsyncRollbackSessionFactory(given).__aenter__()
 
 
+async def test_the_engine_of_a_session_does_not_escape(engine: AsyncEngine) -> None:
+    """What is done on a connection of the engine itself could not be undone: it is refused."""
+    async with AsyncRollbackSessionFactory(engine) as fake, fake.begin() as session:
+        connection = await session.connection()
+        with pytest.raises(NotUndoneError):
+            async with connection.engine.begin():
+                pytest.fail("it is refused")
+        with pytest.raises(NotUndoneError):
+            await session.run_sync(lambda bare: bare.get_bind().engine.connect())
+
+
 def made_for(connection: AsyncConnection) -> async_sessionmaker[AsyncSession]:
     """Return what a test suite's own recipe would make."""
     return async_sessionmaker(connection)

@@ -86,6 +86,23 @@ class Turn:
             self._last.pop()()
 
 
+def _refusing(engine: Engine) -> Engine:
+    """Return a view of an engine that opens no connection: what is done on it would not be undone.
+
+    Code that has a session reaches its engine by ``session.get_bind().engine``.
+    """
+
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise NotUndoneError(
+            "A connection of the engine itself is not undone by a rollback fake, and does not see"
+            " what its sessions have written. Use session.connection(), or session.execute()."
+        )
+
+    view = engine.execution_options()
+    vars(view).update(connect=refuse, begin=refuse, raw_connection=refuse)
+    return view
+
+
 class OneConnection(Connection):
     """A connection whose transaction is never committed, and that serves one user at a time."""
 
@@ -93,6 +110,7 @@ class OneConnection(Connection):
         self.turn: Turn = Turn()
         self._closed_early = False
         super().__init__(engine)
+        self.engine = _refusing(engine)
         try:
             if self._commits_by_itself():
                 self.execution_options(isolation_level=self.default_isolation_level)

@@ -61,7 +61,9 @@ class AsyncRollbackSessionFactory(Generic[A]):
         refuse_second_block(self._undone)
         sync_engine = engine_behind(self._sessions, is_async=True)
         self._undone = await greenlet_spawn(Undone, sync_engine)
-        self._connection = AsyncConnection(AsyncEngine(sync_engine), self._undone.connection)
+        self._connection = AsyncConnection(
+            AsyncEngine(self._undone.connection.engine), self._undone.connection
+        )
         return self
 
     async def __aexit__(

@@ -30,6 +30,7 @@ import select
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -40,6 +41,7 @@ LINUX = sys.platform == "linux"
 NAME = "sf-throwaway-"  # short: a socket in the directory has some hundred bytes for its path
 OURS = re.compile(re.escape(NAME) + r"[a-z]+-[0-9a-f]{12}")
 GRACE = 5.0  # seconds for a server to heed its signal before it is killed
+MOST = 65536  # bytes of a file that is read
 LOOK = 0.2  # seconds between two looks at the parent's id, where there is no pidfd
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
@@ -65,7 +67,7 @@ class Keeper:
         self.exit: int | None = None
         self.farewell: int = signal.SIGKILL
         for base in bases:
-            sweep(Path(base))
+            sweep(Path(base), uid)
         self.directory, self.lock = private_directory(Path(bases[0]), kind)
 
     def serve(self) -> NoReturn:
@@ -217,9 +219,9 @@ def owner_descriptor(owner: int) -> list[int]:
 def descendants(ancestor: int) -> list[int]:
     """Return the processes below one, where the system lists processes as files."""
     parents: dict[int, int] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    for file in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):  # ended meanwhile
-            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+            parents[int(file.parent.name)] = int(file.read_text().rpartition(")")[2].split()[1])
     found: list[int] = []
     wanted = {ancestor}
     while wanted:
@@ -260,14 +262,42 @@ def lock_directory(path: Path) -> int | None:
     return lock
 
 
-def sweep(base: Path) -> None:
-    """Remove the directories of dead keepers: those of our name whose lock nobody holds."""
+def sweep(base: Path, uid: int | None) -> None:
+    """Remove the directories of dead keepers: those of our name and users that are not locked.
+
+    Another user may make a directory of that name, and put anything into it. As root, the servers'
+    own user counts as one of ours, so that nothing inside is trusted: see ``text_of``.
+    """
     for path in base.iterdir():
         if OURS.fullmatch(path.name):
             lock = lock_directory(path)
             if lock is not None:
-                remove(path)
+                if os.fstat(lock).st_uid in {os.geteuid(), uid}:
+                    remove(path)
                 os.close(lock)
+
+
+def text_of(path: Path) -> str:
+    """Return the text of a regular file in a directory that may be another user's.
+
+    Opening a FIFO would wait for ever, and a link may lead anywhere.
+
+    Raises:
+        OSError: it is no regular file, or a large one.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        descriptor = os.open(path.name, flags, dir_fd=folder)
+    finally:
+        os.close(folder)
+    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(f"not a regular file: {path}")
+        text = file.read(MOST + 1)
+    if len(text) > MOST:
+        raise OSError(f"too large: {path}")
+    return text.decode(errors="replace")
 
 
 def remove(directory: Path) -> None:
@@ -281,17 +311,20 @@ def remove(directory: Path) -> None:
 
 
 def remove_shared_memory(directory: Path) -> None:
-    """Remove the System V segment that a killed PostgreSQL left, as ``postmaster.pid`` says.
+    """Remove the System V segment that a killed PostgreSQL left, by its ``postmaster.pid``.
 
-    After a reboot its id may be another's: the key has to match, and nobody may be attached.
+    After a reboot its id may be another's, and the file may be written by another user: the key has
+    to match, no process may be attached, and the segment has to belong to the directory's owner.
     """
     with contextlib.suppress(OSError, IndexError, ValueError):
-        state = (directory / "data" / "postmaster.pid").read_text()
+        owner = directory.stat().st_uid
+        state = text_of(directory / "data" / "postmaster.pid")
         key, shmid = map(int, state.splitlines()[6].split())
         for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]:
             row = [int(number) for number in line.split()]
             # PostgreSQL writes the key unsigned, the kernel signed
-            if row[1] == shmid and (row[0] ^ key) & 0xFFFFFFFF == 0 and row[6] == 0:
+            is_named = row[1] == shmid and (row[0] ^ key) & 0xFFFFFFFF == 0
+            if is_named and row[6] == 0 and row[7] == owner:
                 ctypes.CDLL(None).shmctl(shmid, 0, None)  # 0 is IPC_RMID
 
 

@@ -21,10 +21,10 @@ from sessionfactory import (
     on_commit,
 )
 from sessionfactory.pool import call_sites
-from sessionfactory.testing import NotUndoneError
 from sessionfactory.testing.rollback._one_connection import (
     ConcurrentUseError,
     InterleavedTransactionsError,
+    NotUndoneError,
     SessionLeftOpenError,
 )
 from sessionfactory.testing.rollback.rollback import RollbackSessionFactory

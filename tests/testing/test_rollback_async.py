@@ -20,6 +20,7 @@ from sqlalchemy.util import await_only
 from sessionfactory.testing.rollback._one_connection import (
     ConcurrentUseError,
     InterleavedTransactionsError,
+    NotUndoneError,
     SessionLeftOpenError,
 )
 from sessionfactory.testing.rollback.rollback_async import AsyncRollbackSessionFactory

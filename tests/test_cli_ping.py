@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """An existing SQLite file, which nobody has open."""
+    """An existing SQLite file, which no process has open."""
     path = tmp_path / "app.db"
     with (
         SqlAlchemySessionFactory(DatabaseSettings(f"sqlite:///{path}")) as factory,
@@ -33,7 +33,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def deaf_port() -> Generator[int]:
-    """A port of this machine that refuses connections, and that nobody else can take meanwhile."""
+    """A port of this machine that refuses connections, and that no other process can take."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield bound.getsockname()[1]

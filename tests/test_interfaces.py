@@ -1,4 +1,4 @@
-"""The interface at run time: whoever resolves annotations can read a constructor that names it."""
+"""The interface at run time: code that resolves annotations can read a constructor with it."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def factory() -> Iterator[SqlAlchemySessionFactory]:
 
 @pytest.mark.parametrize("service", [Answers, Handwritten])
 def test_the_hints_of_a_constructor_can_be_read(service: Callable[..., object]) -> None:
-    """`typing.get_type_hints` finds the interface itself, whoever wrote the constructor."""
+    """`typing.get_type_hints` finds the interface itself in any constructor."""
     hints = get_type_hints(service.__init__)
 
     assert hints["sessions"] is SessionFactory

@@ -31,7 +31,7 @@ FLOORS: Final = (
     ("registry", "registry.*"),
     ("ext", "ext.*"),
     ("cli", "cli_output", "__main__", "testing", "testing.*", "pytest_plugin"),
-    ("",),  # the package itself, which re-exports; nobody inside imports from it
+    ("",),  # the package itself, which re-exports; no module inside imports from it
 )
 # What every pytest run of every user may load must stay light, and what a service depends on, too.
 LIGHT: Final = frozenset({"", "_lazy", "errors", "interfaces", "status", "null"})

@@ -114,7 +114,7 @@ def test_the_last_database_splits() -> None:
     ],
 )
 def test_a_prefix_that_is_no_name_is_no_database(variable: str) -> None:
-    """A prefix that is no name in upper case is somebody else's, and left alone."""
+    """A prefix that is no name in upper case is ignored: it belongs to another program."""
     assert from_env({variable: URL}).names == ()
 
 
@@ -203,7 +203,7 @@ def test_options_without_a_url_are_a_fault() -> None:
 
 
 def test_a_value_and_a_file_for_it_are_a_fault() -> None:
-    """A variable beside its ``_FILE`` is a fault, for nobody could say which one wins."""
+    """A variable beside its ``_FILE`` is a fault, as neither has precedence."""
     environ = {"DATABASE_URL": URL, "DATABASE_PASSWORD": "a", "DATABASE_PASSWORD_FILE": "b"}
     (fault,) = _faults(environ)
     assert fault.startswith("default.password (environment): ")

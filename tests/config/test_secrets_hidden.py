@@ -1,6 +1,6 @@
 """A password is in no captured local: where error trackers and ``pytest -l`` print tracebacks.
 
-Each test raises an error that somebody would report, and looks for the canary in the message, the
+Each test raises an error that a user would report, and looks for the canary in the message, the
 arguments and the local variables of every frame, in the whole chain. Frames of this file, which
 gives the password, do not count.
 """

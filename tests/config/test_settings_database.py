@@ -73,7 +73,7 @@ def test_the_password_may_be_a_setting(password: str | Secret) -> None:
     ],
 )
 def test_two_different_passwords_are_a_fault(url: str, password: str | None) -> None:
-    """Two passwords that differ are a fault, for nobody could say which one wins."""
+    """Two passwords that differ are a fault, as neither has precedence."""
     expected = "is not the one in the URL; give it in one of the two places"
     assert _faults(url, password=password) == {"password": expected}
 

@@ -261,7 +261,7 @@ async def test_no_right_to_create(place: Place, postgres_server: PostgresServer)
 
 @on(*SERVERS)
 async def test_connections_of_others(place: Place) -> None:
-    """A clone is dropped while somebody else is still connected to it."""
+    """A clone is dropped while another client is still connected to it."""
     async with cloning_on(place) as cloning, cloning.clone() as sessions:
         url = make_url(place.url).set(database=sessions.name)
         other = Place(place.half, url).make()

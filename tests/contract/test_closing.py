@@ -43,7 +43,7 @@ async def test_a_closed_factory_refuses(place: Place) -> None:
 
 @on(*ROOMY)
 async def test_close_waits_for_others(place: Place) -> None:
-    """A transaction in flight ends well, and nobody new comes in meanwhile; nobody is cut off."""
+    """A transaction in flight ends well; new sessions are refused, and no holder is cut off."""
     begun, go_on = place.half.signal(), place.half.signal()
     async with place.factory() as sessions:
 
@@ -135,7 +135,7 @@ async def test_close_cuts_its_own_at_once(place: Place) -> None:
 
 @on(*REAL)
 async def test_close_does_not_wait_for_idle_sessions(place: Place) -> None:
-    """A session that has no connection holds nobody up."""
+    """A session without a connection does not delay the close."""
     async with place.factory() as sessions:
         idle = sessions()
         assert await sessions.aclose(timeout=3600) == ()

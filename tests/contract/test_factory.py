@@ -80,7 +80,7 @@ async def test_the_default_is_a_plain_session(place: Place) -> None:
 
 @on(*FILES)
 async def test_nothing_is_built_before_use(place: Place, tmp_path: Path) -> None:
-    """A factory that nobody used has no engine, no file, and nothing to close."""
+    """An unused factory has no engine, no file, and nothing to close."""
     sessions = place.make()
     assert (sessions.status().size, sessions.status().in_use) == (0, 0)
     assert await sessions.aclose() == ()
@@ -150,10 +150,10 @@ async def test_ping_of_a_server_that_turns_us_away(place: Place) -> None:
 
 @on(*SERVERS)
 async def test_ping_of_nobody(place: Place) -> None:
-    """A port where nobody listens is unreachable."""
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))
-        port = nobody.getsockname()[1]
+    """A port without a listener is unreachable."""
+    with socket.socket() as unheard:
+        unheard.bind(("127.0.0.1", 0))
+        port = unheard.getsockname()[1]
         async with Place(place.half, make_url(place.url).set(port=port)).make() as sessions:
             health = await sessions.ping()
     assert health.state == "unreachable", health

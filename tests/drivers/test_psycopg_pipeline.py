@@ -75,7 +75,7 @@ def is_awaited(connection: Connection) -> bool:
 
 @pytest.mark.parametrize("name", ["__call__", "begin"])
 def test_end_of_a_read(name: str, proxy: FaultProxy) -> None:
-    """Nobody waits for the answer to the end of a read: it may never come."""
+    """The response to the end of a read is not waited for: it may never come."""
     with SqlAlchemySessionFactory(settings_for(proxy.url)) as factory:
         with factory.reader() as session:
             pid = session.scalar(PID)

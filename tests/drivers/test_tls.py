@@ -143,7 +143,7 @@ PLAIN_MARIADB = ("pymysql", "mysqlconnector", "aiomysql", "asyncmy")
 
 @pytest.fixture(scope="module")
 def plain_mariadb() -> Generator[MariaDBServer]:
-    """A MariaDB without TLS, or what somebody between makes of one."""
+    """A MariaDB without TLS, or what an attacker between makes of one."""
     with running_or_skipped(MariaDBServer(settings={"skip_ssl": True})) as server:
         yield server
 

@@ -71,7 +71,7 @@ def rows(url: str) -> int:
 
 
 def test_waits_for_connections_that_are_out(factory: SqlAlchemySessionFactory, url: str) -> None:
-    """A transaction in flight ends well; nobody is cut, and new sessions are refused meanwhile."""
+    """A transaction in flight ends well; no holder is cut, and new sessions are refused."""
     holding = Holding(factory)
     closing = threading.Thread(target=lambda: cut.append(factory.close()))
     cut: list[object] = []
@@ -87,7 +87,7 @@ def test_waits_for_connections_that_are_out(factory: SqlAlchemySessionFactory, u
 
 
 def test_does_not_wait_for_idle_sessions(factory: SqlAlchemySessionFactory) -> None:
-    """A session that has no connection holds nobody up."""
+    """A session without a connection does not delay the close."""
     idle = factory()
     assert factory.close(timeout=60) == ()
     idle.close()

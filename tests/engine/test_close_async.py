@@ -101,7 +101,7 @@ async def test_task_that_holds_its_connection(made: Made) -> None:
 
 @pytest.mark.asyncio
 async def test_task_that_ends_in_time(made: Made) -> None:
-    """A task that ends its transaction is waited for, and nobody is cut off."""
+    """A task that ends its transaction is waited for, and no holder is cut off."""
     _, factory = made
     go_on = asyncio.Event()
 

@@ -92,7 +92,7 @@ class Writers:
         self.stranger.execute("CREATE TABLE t (a INTEGER)")
         self.factory = SqlAlchemySessionFactory(DatabaseSettings(f"sqlite:///{file}"))
         with self.factory() as session:
-            session.execute(text("SELECT 1"))  # the file is set up, for which nobody may have it
+            session.execute(text("SELECT 1"))  # the file is set up, which needs it to be free
         self.writes, self.go_on = threading.Event(), threading.Event()
         self.callers: list[Caller] = []
 
@@ -108,7 +108,7 @@ class Writers:
             self.go_on.wait(10)
 
     def close(self) -> None:
-        """Close the factory; see that all were told, and that nobody has the file."""
+        """Close the factory; check that all got an error, and that the file is free."""
         assert len(self.factory.close(timeout=0)) == len(self.callers)
         self.go_on.set()
         with suppress(sqlite3.OperationalError):  # it was not the stranger who had it
@@ -133,7 +133,7 @@ def test_waiting_for_another_session(number: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", range(4))
 def test_waiting_for_a_stranger(number: int, tmp_path: Path) -> None:
-    """So is who waits for somebody else's."""
+    """A waiter for another one's connection gets an error as well."""
     writers = Writers(tmp_path / f"{number}.db")
     writers.stranger.execute("BEGIN IMMEDIATE")
     writers.begin()
@@ -182,7 +182,7 @@ def test_a_ping_of_a_loop_that_stands_still(settings: DatabaseSettings) -> None:
 
 
 def test_a_driver_without_a_lock() -> None:
-    """Nobody can know who is inside: its socket is shut down, and its holder frees the rest."""
+    """Its holder is unknown: its socket is shut down, and the holder frees the rest."""
     here, there = socket.socketpair()
     calls: list[str] = []
 

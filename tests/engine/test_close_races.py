@@ -178,7 +178,7 @@ def test_caller_whose_time_is_over_when_it_closes(url: str) -> None:
 
 
 def test_dispose_with_a_session_out(url: str) -> None:
-    """A connection that comes back to a disposed pool is closed, and not kept for nobody."""
+    """A connection that is returned to a disposed pool is closed."""
     with SqlAlchemySessionFactory(DatabaseSettings(url)) as factory:
         with factory() as session:
             session.execute(text("SELECT 1"))

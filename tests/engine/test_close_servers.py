@@ -51,7 +51,7 @@ def test_under_load(driver: str, server: Server) -> None:
 
 
 class Stranger:
-    """Somebody's connection, about which the engine of a factory knows by its number."""
+    """A connection of another client, which an engine knows by its number."""
 
     def __init__(self, server: Server, driver: str) -> None:
         self._engine = create_engine(server.url_for(driver))
@@ -137,7 +137,7 @@ def on_socket(server: Server, driver: str) -> URL:
 async def test_server_that_closed_first(
     driver: str, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A connection that the server ended, which nobody noticed yet, is closed without a word."""
+    """A connection that the server ended unnoticed is closed without a warning."""
     factory = AsyncSqlAlchemySessionFactory(DatabaseSettings(on_socket(server, driver)))
     async with factory() as session:
         proxied = await (await session.connection()).get_raw_connection()

@@ -326,7 +326,7 @@ def test_closing_parent(factory: SqlAlchemySessionFactory) -> None:
 
 
 def test_one_that_fails(factory: SqlAlchemySessionFactory) -> None:
-    """What cannot start anew in the child keeps nobody else from it."""
+    """An engine that cannot restart in the child does not keep others from it."""
 
     class Failing:
         """Wants to be told of forks, and fails."""
@@ -338,7 +338,7 @@ def test_one_that_fails(factory: SqlAlchemySessionFactory) -> None:
 
     ask(factory)
     inherited = factory.status().size
-    failing = [Failing() for _ in range(20)]  # the order is nobody's promise
+    failing = [Failing() for _ in range(20)]  # no order is promised
     for each in failing:
         forks.tell(each)
     assert inherited == 1

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sessionfactory.testing import PostgresServer
 
 ROOM = Ledger("elsewhere", size=1, limit=9)
-"""Books that see room in the pool: what a ping saw before somebody was faster."""
+"""Books that see room in the pool: what a ping saw before another thread was faster."""
 
 
 class FillingLedger(Ledger):

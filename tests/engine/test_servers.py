@@ -230,10 +230,10 @@ def test_ping_refused(server_url: str, make: Make) -> None:
 
 
 def test_ping_unreachable(server_url: str, make: Make) -> None:
-    """A port where nobody listens is unreachable."""
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))
-        url = make_url(server_url).set(port=nobody.getsockname()[1])
+    """A port without a listener is unreachable."""
+    with socket.socket() as unheard:
+        unheard.bind(("127.0.0.1", 0))
+        url = make_url(server_url).set(port=unheard.getsockname()[1])
         assert make(url).ping().state == "unreachable"
 
 

@@ -151,7 +151,7 @@ def test_without_a_lifespan_the_error_says_what_to_write() -> None:
 def test_a_connection_that_is_late_is_cut_off_and_logged(
     half: str, url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """At shutdown, a session that nobody closes is cut off, and the log names its line."""
+    """At shutdown, a session that is not closed is cut off, and the log names its line."""
     app = Starlette(lifespan=lifespan(maker(half, url), timeout=0.1))
 
     async def leak(request: Request) -> Response:

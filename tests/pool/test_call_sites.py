@@ -1,4 +1,4 @@
-"""Who has a connection is known by where his session was opened, and where it was first used."""
+"""A holder is shown by where its session was opened, and where it was first used."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def drop(factory: SqlAlchemySessionFactory) -> None:
 def test_dropped_session(
     factory: SqlAlchemySessionFactory, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A session that nobody closed is told of with the place that opened it."""
+    """A session that was not closed is reported with the call site that opened it."""
     drop(factory)
     gc.collect()
     (record,) = caplog.records

@@ -46,7 +46,7 @@ def driver_of(connection: Connection) -> object:
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_what_cannot_be_taken_back(engine: Engine, error: type[BaseException]) -> None:
-    """Nobody gets such a connection any more, and an interrupt is passed on."""
+    """Such a connection is not checked out again, and an interrupt is passed on."""
 
     def fail(_: DBAPIConnection) -> None:
         raise error

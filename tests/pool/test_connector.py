@@ -142,7 +142,7 @@ def test_late_connection_whose_set_up_fails(slow: Slow, databases: Databases) ->
 
 
 def test_late_error(slow: Slow, databases: Databases) -> None:
-    """An error for which nobody waits any more is nobody's."""
+    """An error without a waiter is dropped."""
     pool = timely(slow)
     with pytest.raises(SqlAlchemyTimeoutError):
         pool.connect()
@@ -202,7 +202,7 @@ def test_late_connection_is_recycled(slow: Slow) -> None:
 
 
 def test_owner_closes(slow: Slow, databases: Databases) -> None:
-    """Who connects when the pool is closed waits no longer, and nobody begins to afterwards."""
+    """A caller that connects when the pool is closed stops waiting, and none begins to."""
     pool = timely(slow, timeout=20, size=2)
     caller = Caller(pool.connect)
     until(lambda: slow.asked == 1)

@@ -27,7 +27,7 @@ def test_black_hole(behind: Faults) -> None:
 
 
 def test_deaf(behind: Faults) -> None:
-    """So is who connects where nobody accepts."""
+    """A connect to a server that does not accept is bounded as well."""
     behind.silent(behind.proxy.deaf)
 
 
@@ -37,7 +37,7 @@ def test_silent_when_pinged(behind: Faults) -> None:
 
 
 def test_refusal(behind: Faults) -> None:
-    """Where nobody listens, the driver's own error says so."""
+    """Without a listener, the driver's own error is raised."""
     behind.refused()
 
 
@@ -47,7 +47,7 @@ def test_exhaustion(behind: Faults) -> None:
 
 
 def test_name_not_found(behind: Faults, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A resolver that says nothing holds nobody up."""
+    """A resolver that does not respond delays no other caller."""
     if behind.url.get_driver_name() == "psycopg2":
         pytest.skip("libpq looks names up itself, where nothing can be put in the way")
     behind.name_not_found(monkeypatch)

@@ -51,7 +51,7 @@ def is_told(error: PoolDeadlockError, owner: str) -> None:
 
 
 def test_one_inside_another(url: str) -> None:
-    """Who opens a session inside his own, on a pool of one, is told at once, and what to do."""
+    """A session inside another one, on a pool of one, fails at once, and the error has the cure."""
     with SqlAlchemySessionFactory(settings(url), name="orders") as factory:
         with factory.begin() as outer:
             outer.execute(ONE)
@@ -177,7 +177,7 @@ def one(url: str) -> Generator[SqlAlchemySessionFactory]:
 
 
 def test_somebody_works(one: SqlAlchemySessionFactory) -> None:
-    """Who waits for somebody who does not is no case of this."""
+    """Waiting for a holder that does not wait is no deadlock."""
     with one() as session, ThreadPoolExecutor(1) as threads:
         session.execute(ONE)
         threads.submit(is_not_told, one).result()
@@ -226,7 +226,7 @@ def test_generator(one: SqlAlchemySessionFactory) -> None:
 
 
 def test_connection_without_a_session(one: SqlAlchemySessionFactory) -> None:
-    """Of a connection of the engine, nobody knows whose it is."""
+    """The owner of a connection of the engine is unknown."""
     with one.engine.connect() as connection:
         connection.execute(ONE)
         is_not_told(one)

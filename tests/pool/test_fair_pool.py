@@ -177,7 +177,7 @@ def test_reconnect_fails_while_others_wait(databases: Databases) -> None:
 
 
 def test_dropped_connection_comes_back(databases: Databases) -> None:
-    """Garbage collection returns what nobody holds any more, to whoever waits for it."""
+    """Garbage collection hands a dropped connection to the next waiter."""
     pool = one_connection(databases)
     held: list[object] = [pool.connect()]
     held.append(held)  # a cycle, so that only the collector finds it
@@ -281,7 +281,7 @@ def test_size_and_overflow(databases: Databases) -> None:
 
 
 def test_surplus_is_taken_as_it_is_closed(databases: Databases) -> None:
-    """A connection beyond the size that somebody takes at that moment stays open."""
+    """A connection beyond the size that is checked out at that moment stays open."""
 
     class Emptied(deque[PoolEntry]):
         def popleft(self) -> PoolEntry:
@@ -439,7 +439,7 @@ def test_disposed_as_a_connection_comes_back(databases: Databases) -> None:
 
 
 def test_turn_away(databases: Databases) -> None:
-    """Nobody waits for a pool whose owner closes it."""
+    """No waiter remains at a pool that is closed."""
     pool = one_connection(databases, timeout=None)
     held = pool.connect()
     caller = Caller(pool.connect)

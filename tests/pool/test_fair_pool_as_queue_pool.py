@@ -327,7 +327,7 @@ def test_slow_connect_holds_up_nobody(make: Make, databases: Databases) -> None:
 
 
 def test_collected_with_its_engine(make: Make, url: str) -> None:
-    """A pool that nobody refers to any more is garbage, and its connections with it."""
+    """A pool without references is garbage, and its connections with it."""
     pool = make()
     reference = weakref.ref(pool)
     pool.connect().close()

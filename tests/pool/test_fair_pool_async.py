@@ -231,7 +231,7 @@ def test_returned_in_another_thread(databases: Databases) -> None:
 
 
 def test_dropped_connection_makes_room(databases: Databases) -> None:
-    """The place of a connection that nobody holds any more is the longest waiter's."""
+    """The permit of a dropped connection goes to the longest waiter."""
 
     async def main() -> None:
         pool = one_connection(databases)
@@ -283,7 +283,7 @@ def test_outside_a_greenlet(databases: Databases) -> None:
 
 
 def test_turn_away(databases: Databases) -> None:
-    """Nobody waits for a pool whose owner closes it."""
+    """No waiter remains at a pool that is closed."""
 
     async def main() -> None:
         pool = one_connection(databases)

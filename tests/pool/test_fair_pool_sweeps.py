@@ -59,7 +59,7 @@ class Sweep:
 
 
 class Meanwhile(FairPool):
-    """A pool in which something happens when somebody begins to wait."""
+    """A pool in which something happens when a waiter begins to wait."""
 
     happens: Callable[[], object]
 
@@ -139,7 +139,7 @@ def interrupt() -> None:
 
 @pytest.mark.parametrize("contended", [False, True])
 def test_interrupted_anywhere(databases: Databases, *, contended: bool) -> None:
-    """Wherever a signal handler raises, no connection and no place is lost, and nobody is stuck."""
+    """Wherever a handler raises, no connection or permit is lost, and no waiter is stuck."""
 
     def run(step: int) -> Sweep:
         pool = Meanwhile(databases.connect, pool_size=1, max_overflow=1, timeout=0.01)

@@ -74,7 +74,7 @@ async def test_eight_tasks_after_a_death(
 @deaths
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_under_load(driver: str, death: Death, own_postgres: PostgresServer) -> None:
-    """Nobody hears of a death any more, one second after the server is back."""
+    """No error of a dead connection is seen one second after the server is back."""
     settings = DatabaseSettings(own_postgres.url_for(driver.removesuffix("_async")), pool=POOL)
     load = UnderLoad(settings, is_async=driver not in SYNC)
     load.survive(partial(die, own_postgres, death))
@@ -180,7 +180,7 @@ async def _async_through(proxy: FaultProxy, factory: AsyncSqlAlchemySessionFacto
 @pytest.mark.parametrize("driver", ASYNC)
 @pytest.mark.asyncio
 async def test_cancelled_ping(driver: str, times: int, postgres_server: PostgresServer) -> None:
-    """A connection whose ping was cancelled halfway is given to nobody, and its place is free."""
+    """A connection whose ping was cancelled halfway is discarded, and its permit is free."""
     pool = PoolSettings(size=1, max_overflow=0, ping_after=0, ping_timeout=30)
     with FaultProxy(postgres_server.url) as proxy:
         settings = DatabaseSettings(proxy.url.set(drivername=f"postgresql+{driver}"), pool=pool)
@@ -200,7 +200,7 @@ async def test_cancelled_ping(driver: str, times: int, postgres_server: Postgres
             asking = asyncio.create_task(ask())
             while cast("FairPool", factory.engine.pool).checkedout() == 0:  # noqa: ASYNC110
                 await asyncio.sleep(0)
-            for _ in range(times):  # the second time, while it says farewell to the server
+            for _ in range(times):  # the second time, while it closes its end
                 asking.cancel()
                 for _ in range(5):
                     await asyncio.sleep(0)

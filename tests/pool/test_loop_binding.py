@@ -76,7 +76,7 @@ def test_twenty_loops_in_a_row(factory: AsyncSqlAlchemySessionFactory) -> None:
 def test_view_in_the_next_loop(driver: str, postgres_server: PostgresServer) -> None:
     """A view whose settings stay on its connections goes on in the next loop, and may come first.
 
-    And whoever gets a connection after the view finds nothing of it there.
+    A later checkout of the connection finds nothing of the view there.
     """
     url = f"postgresql+{driver}://" + postgres_server.url.partition("://")[2]
     pool = PoolSettings(size=1, max_overflow=0, timeout=5)

@@ -69,7 +69,7 @@ def test_record_without_a_permit(databases: Databases) -> None:
 
 
 def test_lost_record_gives_its_permit_back(databases: Databases) -> None:
-    """The permit of a record that nobody has any more is there again."""
+    """The permit of a dropped pool entry is there again."""
     told, pool = Told(), FairPool(databases.connect)
     permits = Permits(1, told.once)
     assert taken(pool, permits) is not None
@@ -78,7 +78,7 @@ def test_lost_record_gives_its_permit_back(databases: Databases) -> None:
 
 
 def test_last_permit_comes_back_as_it_is_asked_for(databases: Databases) -> None:
-    """Who finds that all are taken looks again: one may have come back while he asked."""
+    """A waiter that finds no free connection looks again: one may have been returned meanwhile."""
     told, pool = Told(), FairPool(databases.connect)
     permits = Permits(1, told.once)
     first = PoolEntry(pool, permits)

@@ -92,7 +92,7 @@ async def test_end_that_takes_too_long(
 
 
 async def test_without_anyio(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where anyio is not loaded, nobody needs to be kept from it."""
+    """Where anyio is not loaded, no shield against it is needed."""
     monkeypatch.delitem(sys.modules, "anyio", raising=False)
     assert commit_outcome(await until_cancelled(partial(asyncio.sleep, 0))) == "committed"
 
@@ -112,7 +112,7 @@ async def test_refuses_before_it_has_begun() -> None:
 
 
 async def test_end_that_is_cancelled_by_others() -> None:
-    """Where somebody cancels the end itself, the caller hears of it."""
+    """Where the end itself is cancelled, the caller gets the cancellation."""
     task = asyncio.create_task(finish(asyncio.Event().wait, Session()))
     await asyncio.sleep(0)
     await asyncio.sleep(0)

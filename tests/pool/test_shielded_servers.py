@@ -169,7 +169,7 @@ async def test_flush_that_waits(control: Control, way: Way) -> None:
 
 @ON_POSTGRES
 async def test_server_that_goes_down(control: Control) -> None:
-    """Where the server ends in the midst of a COMMIT, nobody knows what became of it."""
+    """Where the server ends during a COMMIT, its outcome is unknown."""
     async with whole(control) as factory:
         control.hold_commits_of(factory)
         task = asyncio.create_task(begin(factory, 1))
@@ -188,7 +188,7 @@ async def test_server_that_goes_down(control: Control) -> None:
 async def test_answer_that_does_not_come(
     control: Control, proxy: FaultProxy, way: Way, monkeypatch: pytest.MonkeyPatch, *, arrives: bool
 ) -> None:
-    """Past the deadline the connection is hung up, and the error says that nobody knows."""
+    """Past the deadline the connection is hung up, and the error has the outcome unknown."""
     monkeypatch.setattr(shielded, "GRACE", 0.1)
     monkeypatch.setattr(shielded, "HUNG_UP", 20)
     async with whole(control, proxy) as factory:

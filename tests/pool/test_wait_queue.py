@@ -195,7 +195,7 @@ def test_line_passes_over_those_who_left() -> None:
 
 
 def test_waiter_leaves_as_it_is_served() -> None:
-    """What was taken for somebody who leaves meanwhile is the next one's."""
+    """What was taken for a waiter that leaves goes to the next one."""
     shelf = Shelf()
     first, second = ThreadWaiter[str](), ThreadWaiter[str]()
     shelf.line.waiters.extend([first, second])
@@ -206,7 +206,7 @@ def test_waiter_leaves_as_it_is_served() -> None:
 
 
 def test_last_waiter_leaves_as_it_is_served() -> None:
-    """What was taken for somebody who leaves meanwhile is kept, if there is nobody else."""
+    """What was taken for a waiter that leaves is kept, if there is no other waiter."""
     shelf = Shelf()
     waiter = ThreadWaiter[str]()
     shelf.line.waiters.append(waiter)
@@ -264,7 +264,7 @@ def test_interrupted_wait_with_nothing_given() -> None:
 
 
 def test_closed_line() -> None:
-    """Whoever waits in a line that closes is sent away, and nobody waits there any more."""
+    """A wait queue that closes releases its waiters, and accepts no other."""
     shelf = Shelf()
     callers = [Caller(lambda: shelf.line.acquire(lambda one: one.wait(None))) for _ in range(3)]
     while len(shelf.line.waiters) < 3:

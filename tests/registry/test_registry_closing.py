@@ -231,7 +231,7 @@ async def test_a_closed_registry_takes_no_new_life(half: Half, log: Log) -> None
 
 @in_both_halves
 async def test_connections_that_come_back_in_time_are_not_cut(half: Half) -> None:
-    """A registry whose databases are idle has nobody to report."""
+    """A registry whose databases are idle reports no holder."""
     async with registry_of(half, {"default": DatabaseSettings("sqlite://")}) as registry:
         async with registry.get().begin() as session:
             await session.execute(text("SELECT 1"))
@@ -271,7 +271,7 @@ async def test_who_exceeds_the_deadline_is_cut_off(half: Half, tmp_path: Path) -
 
 @in_both_halves
 async def test_connections_of_the_closer_are_cut_at_once(half: Half, tmp_path: Path) -> None:
-    """Nobody could give them back while it waits, so that it does not wait."""
+    """Connections of the caller itself cannot come back, so that it does not wait for them."""
     async with half.make(
         AsyncSqlAlchemySessionFactory,
         DatabaseSettings(f"sqlite:///{tmp_path}/elsewhere.db"),

@@ -67,7 +67,7 @@ class AsyncPinged:
 
 @in_both_halves
 async def test_ping_asks_the_factories_that_were_built(half: Half) -> None:
-    """A database that nobody has used is not asked, and not built."""
+    """An unused database is not pinged, and not built."""
     async with registry_of(half, {"default": MEMORY, "other": MEMORY}) as registry:
         assert await registry.ping() == {}
         registry.get()

@@ -1,4 +1,4 @@
-"""Cancellations everywhere: no connection is lost, and nobody is told what is not so."""
+"""Cancellations everywhere: no connection is lost, and no outcome is reported wrongly."""
 
 from __future__ import annotations
 

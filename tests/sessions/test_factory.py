@@ -158,7 +158,7 @@ def test_engine_is_built_once_under_a_race(url: str) -> None:
 
 
 def test_nothing_is_built_before_use(url: str) -> None:
-    """A factory that nobody used has no engine and nothing to close."""
+    """An unused factory has no engine and nothing to close."""
     factory = SqlAlchemySessionFactory(DatabaseSettings(url))
     assert not factory._managed.built
     assert factory.status().size == 0

@@ -337,7 +337,7 @@ def test_of_many_threads_one_is_inside(items: SqlAlchemySessionFactory) -> None:
 
     def visit(*_: object) -> None:
         within.append(1)
-        until(lambda: bool(refused))  # nobody leaves before another one has come
+        until(lambda: bool(refused))  # none leaves before another one has come
         assert len(within) == 1
         within.pop()
 

@@ -1,4 +1,4 @@
-"""FastAPI hands sessions from thread to thread and task to task, and nobody is refused for it."""
+"""FastAPI hands sessions from thread to thread and task to task, and none is refused for it."""
 
 from __future__ import annotations
 

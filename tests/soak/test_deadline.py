@@ -31,7 +31,7 @@ def test_black_hole(behind: Faults) -> None:
 
 
 def test_deaf(behind: Faults) -> None:
-    """So is who connects where nobody accepts."""
+    """A connect to a server that does not accept is bounded as well."""
     for _ in range(TIMES):
         behind.silent(behind.proxy.deaf)
 
@@ -43,7 +43,7 @@ def test_silent_when_pinged(behind: Faults) -> None:
 
 
 def test_refusal(behind: Faults) -> None:
-    """Where nobody listens, the driver's own error says so."""
+    """Without a listener, the driver's own error is raised."""
     for _ in range(TIMES):
         behind.refused()
 
@@ -55,7 +55,7 @@ def test_exhaustion(behind: Faults) -> None:
 
 
 def test_name_not_found(behind: Faults, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A resolver that says nothing holds nobody up."""
+    """A resolver that does not respond delays no other caller."""
     if behind.url.get_driver_name() == "psycopg2":
         pytest.skip("libpq looks names up itself, where nothing can be put in the way")
     for _ in range(TIMES):

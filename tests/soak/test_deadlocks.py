@@ -1,4 +1,4 @@
-"""Ten thousand scopes and two thousand requests on a full pool, and nobody is refused."""
+"""Ten thousand scopes and two thousand requests on a full pool, and no false alarm."""
 
 from __future__ import annotations
 

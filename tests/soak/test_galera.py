@@ -66,7 +66,7 @@ def cluster() -> Generator[Cluster]:
                 "wsrep_on": True,
                 "wsrep_provider": str(library),
                 "wsrep_cluster_name": "throwaway",
-                # The first one has nobody to join.
+                # The first one has no node to join.
                 "wsrep_cluster_address": "gcomm://" + ("" if not number else addresses[0]),
                 "wsrep_node_address": address,
                 "wsrep_node_name": f"node{number}",
@@ -96,7 +96,7 @@ def cluster() -> Generator[Cluster]:
 
 
 def free_ports(number: int) -> list[int]:
-    """Return ports that nobody listens on."""
+    """Return ports without a listener."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
         for each in sockets:

@@ -19,7 +19,7 @@ TIMES: Final = 5
 @pytest.mark.parametrize("death", DEATHS)
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_under_load(driver: str, death: Death, own_postgres: PostgresServer) -> None:
-    """Nobody hears of a death any more, one second after the server is back."""
+    """No error of a dead connection is seen one second after the server is back."""
     settings = DatabaseSettings(own_postgres.url_for(driver.removesuffix("_async")), pool=POOL)
     for _ in range(TIMES):
         load = UnderLoad(settings, is_async=driver not in SYNC, seconds=5)

@@ -45,7 +45,7 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[Case]:
         return str(server.url_for(driver))
 
     with database(backend, {"look": url(LOOK[backend]), kind: url(driver)}) as made:
-        if backend == "sqlite":  # whose log is there as long as somebody has the file open
+        if backend == "sqlite":  # whose log exists as long as the file is open
             with made.engine.connect() as connection:
                 connection.exec_driver_sql("PRAGMA journal_mode = wal")
         yield Case(made, kind)

@@ -137,7 +137,7 @@ class Storm:
         factory: the factory.
         dice: says when.
         books: what the scopes were told.
-        length: seconds that a scope takes beside others when nobody disturbs it.
+        length: seconds that a scope takes beside others when it is not disturbed.
     """
 
     factory: AsyncSqlAlchemySessionFactory

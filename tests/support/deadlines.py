@@ -64,7 +64,7 @@ class Faults:
     recovery: float
 
     def silent(self, fall_silent: Callable[[], None]) -> None:
-        """Nobody answers: neither those who connect, nor those who ping; then all is well."""
+        """The server responds neither to a connect nor to a ping; then it does again."""
         with self._restored():
             self.half.run(self._silent(fall_silent))
 
@@ -94,7 +94,7 @@ class Faults:
             await self._recovers(sessions)
 
     def refused(self) -> None:
-        """Nobody listens."""
+        """There is no listener."""
         with self._restored():
             self.half.run(self._refused())
 
@@ -170,7 +170,7 @@ class Faults:
 
     @contextmanager
     def _lock(self) -> Generator[str]:
-        """Have somebody hold a lock; the value is a statement that takes it."""
+        """Hold a lock in another session; the value is a statement that takes it."""
         is_postgres = self.url.get_backend_name() == "postgresql"
         driver = "postgresql+psycopg" if is_postgres else "mysql+pymysql"
         take = "SELECT pg_advisory_lock(5)" if is_postgres else "SELECT GET_LOCK('five', 600)"

@@ -161,7 +161,7 @@ class Load:
 
 
 def server_of(driver: str, request: pytest.FixtureRequest) -> Generator[Server]:
-    """Give the server of a driver, with an empty table: a fixture, for whoever wants it."""
+    """Return the server of a driver, with an empty table: a fixture to import."""
     name = "mariadb_server" if "mysql" in driver else "postgres_server"
     found = cast("Server", request.getfixturevalue(name))
     found.execute("CREATE TABLE drained (a INT)")

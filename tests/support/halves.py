@@ -32,7 +32,7 @@ WAIT: Final = 30.0
 
 
 class Signal(Protocol):
-    """Tells somebody elsewhere to go on."""
+    """Signals another thread or task to go on."""
 
     def set(self) -> None: ...
     async def wait(self) -> object: ...

@@ -45,7 +45,7 @@ class History:
             self.done.add(token)
 
     def faults(self, server: PostgresServer) -> tuple[list[str], set[str], set[str]]:
-        """Return the tokens that are duplicated, those that are lost, and those nobody named."""
+        """Return the tokens that are duplicated, that are lost, and that are unknown."""
         found = Counter(server.execute("SELECT token FROM history").split())
         duplicated = [token for token, times in found.items() if times > 1]
         return duplicated, self.done - found.keys(), found.keys() - self.done - self.uncertain

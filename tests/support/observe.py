@@ -23,7 +23,7 @@ SLEEPER = ["/bin/sleep", "1000"]
 
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="watches processes by pidfd")
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
 
 
 class Watch:

@@ -43,7 +43,7 @@ def die(server: PostgresServer, death: Death) -> None:
 
 def is_lost(error: Exception) -> bool:
     """Say whether an error is of those that a lost or refused connection gives."""
-    # Nobody wraps what asyncpg says while it connects.
+    # asyncpg's errors while it connects are not wrapped.
     unwrapped = type(error).__module__.startswith("asyncpg.")
     return unwrapped or isinstance(error, DBAPIError | OSError)
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 WORKERS: Final = 8
 SIZE: Final = WORKERS * (2 - 1) + 1
-"""HikariCP's formula: with so many connections, nobody who wants two at a time waits for ever."""
+"""HikariCP's formula: with so many connections, no caller of two at a time waits for ever."""
 ONE: Final = text("SELECT 1")
 
 

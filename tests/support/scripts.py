@@ -28,7 +28,7 @@ Outcome: TypeAlias = tuple[str, object]
 
 @define
 class Desk:
-    """Who runs a script: a connection, and what he keeps from one operation to the next."""
+    """The state of a script: a connection, and what lasts from one operation to the next."""
 
     engine: Engine
     xid: str

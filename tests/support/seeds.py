@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from typing import Final
 
-_FIRST: Final = int(os.environ.get("SESSIONFACTORY_SEED", "0"))
+FIRST: Final = int(os.environ.get("SESSIONFACTORY_SEED", "0"))
+"""The seed of a storm that has only one."""
 
 
 def seeds(count: int) -> range:
     """Return seeds as parameters of a test, whose name then shows which one failed."""
-    return range(_FIRST, _FIRST + count)
+    return range(FIRST, FIRST + count)

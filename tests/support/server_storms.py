@@ -109,7 +109,7 @@ class ServerStorm:
             return True
 
     def _use(self, session: Session, dice: random.Random, rest: Callable[[float], object]) -> None:
-        """Use a connection for a while, and see that nobody else does."""
+        """Use a connection for a while, and check that no other session does."""
         end = dice.choice(_ENDS)
         self.done[end] += 1
         me = f"{id(session)} {dice.random()}"

@@ -162,7 +162,7 @@ class Storm:
             connection.close()
 
     def _balance(self, pool: FairPool) -> None:
-        """Nobody waits, nothing is out, nothing was shared, nothing stays open."""
+        """No waiter, no checkout, nothing was shared, nothing stays open."""
         gc.collect()
         assert self.databases.shared == 0
         assert (pool.waiting(), pool.checkedout()) == (0, 0)

@@ -8,7 +8,6 @@ import logging
 import random
 import time
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from attrs import define, field
@@ -23,6 +22,7 @@ from sessionfactory import (
     PoolSettings,
 )
 from tests.support.cancellation import ONE, WAYS, Base, Books, Entry, Storm, at_tick, refused, tick
+from tests.support.seeds import FIRST
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -47,13 +47,13 @@ class Weather:
         url: the database; on PostgreSQL with an application name of its own.
         size: connections in the pool, fewer than there are scopes side by side.
         log: what is logged.
-        seed: of all dice; another one each time.
+        seed: of all dice; ``make soak`` sets a random one.
     """
 
     url: URL
     size: int
     log: pytest.LogCaptureFixture
-    seed: int = field(factory=partial(random.randrange, 10**9))
+    seed: int = FIRST
     books: Books = field(factory=Books)
     _dice: random.Random = field(init=False)
     _control: Engine = field(init=False)
@@ -173,7 +173,7 @@ class Weather:
 
     def _look(self) -> None:
         """Require the server to be at rest, the books to be true, and the log to be empty."""
-        gc.collect()  # what nobody looked at is told of now
+        gc.collect()  # what was not looked at is reported now
         said = [record for record in self.log.records if record.name.startswith(_LOGGERS)]
         assert [record for record in said if record.levelno >= logging.WARNING] == []
         with self._control.connect() as connection:
@@ -188,7 +188,7 @@ class Weather:
     def _connections(self, connection: Connection) -> list[str]:
         """Return what the connections of the storm do, on a database that tells."""
         if connection.dialect.name == "sqlite":
-            connection.exec_driver_sql("BEGIN IMMEDIATE")  # nobody is in the midst of a write
+            connection.exec_driver_sql("BEGIN IMMEDIATE")  # no write is under way
             connection.rollback()
             return []
         name = {"name": self.url.query["application_name"]}
@@ -199,7 +199,7 @@ DRIVERS: Final = ("psycopg", "asyncpg", "aiosqlite")
 
 
 def over(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> Weather:
-    """Make the weather over the database of a driver: a fixture, for whoever wants it."""
+    """Make the weather over the database of a driver: a fixture for test files that import it."""
     driver: str = request.param
     if driver == "aiosqlite":
         directory: Path = request.getfixturevalue("tmp_path")

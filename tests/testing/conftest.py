@@ -38,7 +38,7 @@ def watch() -> Generator[Watch]:
 
 @pytest.fixture
 def closed_home() -> Generator[Path]:
-    """A directory like root's home: its owner may enter it, and nobody else."""
+    """A directory like root's home: only its owner may enter it."""
     home = Path(tempfile.mkdtemp())
     yield home
     shutil.rmtree(home)

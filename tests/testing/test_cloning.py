@@ -139,7 +139,7 @@ def test_closed_while_waiting(cloning: CloningSessionFactory) -> None:
 def test_interrupted_while_waiting(
     cloning: CloningSessionFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A clone for which somebody waited who was interrupted is the next one's."""
+    """The clone of a waiter that was interrupted goes to the next one."""
     with cloning.clone():
         pass
 

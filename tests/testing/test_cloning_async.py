@@ -110,7 +110,7 @@ async def test_tasks() -> None:
 
 @pytest.mark.asyncio
 async def test_cancelled_while_waiting() -> None:
-    """Who is cancelled while a clone is made for him leaves it to the next one."""
+    """A task that is cancelled while its clone is made leaves the clone to the next one."""
     go_on = threading.Event()
     async with AsyncCloningSessionFactory("sqlite://", Base.metadata, ahead=0) as cloning:
         async with cloning.clone() as sessions:
@@ -176,7 +176,7 @@ async def test_cancelled_while_closing() -> None:
 
 @pytest.mark.asyncio
 async def test_closed_while_waiting() -> None:
-    """Who waits for a clone when the end comes is told so, and not that he was cancelled."""
+    """A task that waits for a clone at the close gets an error, and no cancellation."""
     go_on = threading.Event()
     cloning = AsyncCloningSessionFactory("sqlite://", Base.metadata, ahead=0)
     async with cloning.clone():

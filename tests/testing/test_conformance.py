@@ -366,7 +366,7 @@ def test_our_factory_conforms(url: str) -> None:
 
 
 def test_a_recording_factory_conforms(factory: SqlAlchemySessionFactory) -> None:
-    """Nobody notices that he is recorded."""
+    """Recording does not change what a session does."""
     recorder = RecordingSessionFactory(factory)
     check_session_factory(lambda: recorder)
 

@@ -39,7 +39,7 @@ def own() -> Generator[MariaDBServer]:
 
 
 def refuses(server: MariaDBServer) -> bool:
-    """Tell whether nobody listens on the port of a server."""
+    """Return whether the port of a server has no listener."""
     try:
         socket.create_connection(("127.0.0.1", server.port)).close()
     except ConnectionRefusedError:

@@ -124,7 +124,7 @@ def ordinary_python() -> str | None:
 @as_root
 @linux_only
 def test_an_ordinary_user_runs_servers_too(watch: Watch) -> None:
-    """It has no other user to run the server as, and enters nobody else's directories."""
+    """It has no other user to run the server as, and enters no other user's directories."""
     root = Path(postgres.__file__).parents[2]
     programs = find_postgres()
     python = ordinary_python()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def refuses(server: PostgresServer) -> bool:
-    """Tell whether nobody listens on the port of a server."""
+    """Return whether the port of a server has no listener."""
     try:
         socket.create_connection(("127.0.0.1", server.port)).close()
     except ConnectionRefusedError:

@@ -82,7 +82,7 @@ RECEIVED = "SELECT pg_last_wal_receive_lsn()"
 
 
 def test_promote_makes_a_primary(own_postgres: PostgresServer) -> None:
-    """It shows all that it received, takes writes, and follows nobody."""
+    """It shows all that it received, takes writes, and follows no server."""
     own_postgres.execute("INSERT INTO item VALUES (6)")
     promoted = own_postgres.standby(apply_delay=30, settings={"max_connections": 60})
     assert promoted.apply_delay == 30

@@ -42,7 +42,7 @@ def test_a_port_of_one_s_own_choice() -> None:
 def test_a_port_that_a_stranger_took_meanwhile_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Where the keeper cannot hold a port, as on macOS, somebody may be quicker."""
+    """Where the keeper cannot hold a port, as on macOS, another process may be quicker."""
     reserve = Keeper.reserve
 
     def unlucky(keeper: Keeper, port: int = 0) -> int:

@@ -93,7 +93,7 @@ def test_wait_ends_only_when_the_killed_program_s_children_have_ended_too(
     keeper.signal(signal.SIGKILL)
     assert keeper.wait(20) == -signal.SIGKILL
     watch.until_all_ended(0)
-    keeper.signal(signal.SIGKILL)  # nobody is left who could get it
+    keeper.signal(signal.SIGKILL)  # no process is left that could get it
     keeper.kill()
 
 

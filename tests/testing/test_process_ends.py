@@ -84,7 +84,7 @@ def test_nothing_is_left_where_there_is_no_pidfd(base: Path, watch: Watch) -> No
 
 @linux_only
 def test_nothing_is_left_when_the_owner_ends_without_release(base: Path) -> None:
-    """A server that nobody closed ends with its process."""
+    """A server that was not closed ends with its process."""
     with telling(*owner(base, "exiting")) as (process, hear):
         told = json.loads(hear())
         assert process.wait(20) == 0

@@ -256,5 +256,5 @@ def test_what_reads(sql: str) -> None:
     ],
 )
 def test_what_writes(sql: str) -> None:
-    """Schema counts, and so does what nobody knows to read."""
+    """Schema counts, and so does what cannot be parsed."""
     assert Statement(sql).writes

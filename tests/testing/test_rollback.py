@@ -393,7 +393,7 @@ def test_a_second_thread_at_the_same_time_is_told(factory: SqlAlchemySessionFact
 
 
 def test_threads_may_use_it_one_after_the_other(factory: SqlAlchemySessionFactory) -> None:
-    """A thread that has ended is in nobody's way, nor is one that holds an idle session."""
+    """A thread that has ended is in no other's way, nor is one that holds an idle session."""
 
     def work() -> None:
         with fake.begin() as session:

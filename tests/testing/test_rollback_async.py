@@ -148,7 +148,7 @@ async def test_a_session_left_open_is_told(engine: AsyncEngine) -> None:
 
 
 async def test_a_task_cancelled_at_the_end_gives_its_connection_back(engine: AsyncEngine) -> None:
-    """What the end of the block has begun is finished, though nobody waits for it."""
+    """What the end of the block has begun is finished without a waiter."""
 
     async def block() -> None:
         async with AsyncRollbackSessionFactory(engine) as fake:

@@ -206,7 +206,7 @@ async def test_a_savepoint_does_not_end_before_a_later_transaction(case: Case) -
 
 
 async def test_a_scope_that_could_not_end_is_rolled_back_later(case: Case) -> None:
-    """When the session in its way ends, a scope that nobody holds any more is closed."""
+    """When the session in its way ends, a dropped scope is closed."""
     async with case.fake() as fake:
         other = fake()
         with pytest.raises(InterleavedTransactionsError):

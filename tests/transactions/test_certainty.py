@@ -285,7 +285,7 @@ def test_savepoints_are_no_commits(
 
 @verifications
 def test_a_refusal_at_commit_is_an_answer(verify_commit: str, server: PostgresServer) -> None:
-    """What the server refuses at COMMIT did not happen, and nobody has to ask."""
+    """What the server refuses at COMMIT did not happen, without a verification."""
     server.execute("""
         CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON paid DEFERRABLE INITIALLY DEFERRED
         FOR EACH ROW EXECUTE FUNCTION fail('40001')

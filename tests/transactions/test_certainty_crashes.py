@@ -117,7 +117,7 @@ def test_a_crash_leaves_markers_certain(when: When, crashing: PostgresServer) ->
 def test_a_server_that_stays_away_leaves_it_open(
     verify_commit: str, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If nobody can be asked until the time is over, the caller is told that it is unknown."""
+    """If no server is reachable until the deadline, the outcome is unknown."""
     monkeypatch.setattr(watch, "_LEAST_WAIT", 0.1)
 
     with pytest.raises(CommitUncertainError, match="the database could not be queried") as caught:
@@ -129,7 +129,7 @@ def test_a_server_that_stays_away_leaves_it_open(
 
 
 def test_a_server_that_comes_back_is_asked(proxy: FaultProxy, server: PostgresServer) -> None:
-    """The question is asked again until there is somebody to answer it."""
+    """The verification is repeated until a server responds."""
     back = threading.Timer(0.05, proxy.restore)
 
     def go_away() -> None:

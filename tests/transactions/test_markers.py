@@ -138,7 +138,7 @@ def test_a_role_that_may_not_use_the_table_is_told(poor: URL, server: PostgresSe
 
 
 def test_old_markers_are_deleted(server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Now and then, what nobody asks for any more is deleted; young ones stay."""
+    """From time to time, old markers are deleted; young ones stay."""
     monkeypatch.setattr(marker, "_CLEANING", 1.0)
     server.execute(f"""
         INSERT INTO sessionfactory_commit

@@ -189,7 +189,7 @@ def test_sessions_that_were_used_before(factory: SqlAlchemySessionFactory) -> No
 
 
 def test_a_session_of_the_async_half_that_was_used_before() -> None:
-    """It is refused as well; whoever shares it goes on with it, and closes it."""
+    """It is refused as well; a caller that shares it goes on with it, and closes it."""
 
     async def main() -> None:
         engine = create_async_engine("sqlite+aiosqlite://")

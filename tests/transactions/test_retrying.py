@@ -252,7 +252,7 @@ def test_a_connection_that_is_lost_before_commit_is_tried_again(
 
 @ways
 def test_a_server_that_is_away_is_waited_for(way: Way, proxy: FaultProxy) -> None:
-    """Work that found nobody at the server's address is done again, until somebody is there."""
+    """Work that found no server at the address is repeated until one is there."""
     proxy.refuse(existing="cut")
     calls: list[int] = []
 

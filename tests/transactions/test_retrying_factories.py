@@ -135,7 +135,7 @@ def test_the_fake_in_memory() -> None:
 
 
 class AutoBegun:
-    """A factory of somebody's own, whose sessions begin by themselves."""
+    """A user's own factory, whose sessions begin by themselves."""
 
     def __init__(self, factory: SqlAlchemySessionFactory) -> None:
         self.factory = factory
@@ -157,7 +157,7 @@ def test_a_factory_of_ones_own(factory: SqlAlchemySessionFactory, server: Postgr
 
 
 class AutoBegunAsync:
-    """An async factory of somebody's own."""
+    """A user's own async factory."""
 
     def __init__(self, factory: AsyncSessionFactory) -> None:
         self.factory = factory

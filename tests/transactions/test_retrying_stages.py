@@ -67,7 +67,7 @@ def test_work_that_commits_itself_without_an_answer_is_not_repeated(
 
 @halves
 def test_what_the_caller_handles_is_not_the_works(way: Way, server: PostgresServer) -> None:
-    """A conflict at COMMIT that the caller is handling says nothing of his next transaction."""
+    """A conflict at COMMIT that the caller handles does not count for the next transaction."""
     server.execute("CREATE TABLE other (LIKE paid)")
     server.execute("""
         CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON other DEFERRABLE INITIALLY DEFERRED

@@ -117,7 +117,7 @@ UPDATE: Final = "UPDATE held SET value = value + 1 WHERE id = "
 
 
 def deadlock(connection: Connection, other: Other, waits: Callable[[], bool]) -> None:
-    """Wait for a row of the other's while he waits for one of ours."""
+    """Wait for a row of the other transaction, which waits for one of ours."""
     connection.exec_driver_sql(f"{UPDATE}1")
     other.execute(f"{UPDATE}2")
     waiting = threading.Thread(target=other.execute, args=(f"{UPDATE}1",))
@@ -283,7 +283,7 @@ def test_a_killed_connection_to_mariadb(
 
 @pytest.fixture
 def closed_port() -> int:
-    """A port at which nobody listens."""
+    """A port without a listener."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])

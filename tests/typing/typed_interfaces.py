@@ -54,7 +54,7 @@ class TenantSignup:
 
 
 class Handmade:
-    """Somebody's own factory, which has never heard of this package."""
+    """A user's own factory, which does not import this package."""
 
     def __call__(self) -> Session:
         """Open a session."""

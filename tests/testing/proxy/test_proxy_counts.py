@@ -107,7 +107,7 @@ def test_counts_are_live_and_then_final(proxy: FaultProxy) -> None:
 
 
 def test_what_is_not_answered_is_not_counted(proxy: FaultProxy) -> None:
-    """A message that the server does not answer, such as the good-bye, is no round trip."""
+    """A message that the server does not answer, such as a client's last one, is no round trip."""
     connection = psycopg.connect(dsn(proxy.url))
     with proxy.counting() as count:
         connection.close()

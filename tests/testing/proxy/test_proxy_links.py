@@ -72,7 +72,7 @@ def read_all(sock: socket.socket) -> bytes:
 
 
 def talk_on(sock: socket.socket) -> NoReturn:
-    """Send until somebody stops us."""
+    """Send until stopped."""
     while True:
         sock.sendall(b"x" * 65536)
 
@@ -162,7 +162,7 @@ def test_reset_by_request(pair: Pair, proxy_before: FaultProxy) -> None:
 def test_reset_drops_what_is_on_its_way(
     pair: Pair, listener: socket.socket, proxy_before: FaultProxy
 ) -> None:
-    """What was delayed when its connection was reset arrives nowhere, and harms nobody."""
+    """What was delayed when its connection was reset arrives nowhere, and harms no other."""
     client, server = pair
     proxy_before.latency = 0.05
     client.setblocking(False)

@@ -157,7 +157,7 @@ def test_lower_latency_lets_nothing_overtake(listener: socket.socket) -> None:
 
 
 def test_black_hole_swallows_nothing_for_good(proxy: FaultProxy) -> None:
-    """In a black hole nobody gets an answer and nobody is cut; afterwards all is delivered."""
+    """In a black hole nothing arrives and no connection is cut; afterwards all is delivered."""
     with connect(proxy) as connection:
         proxy.black_hole()
         ask(connection)
@@ -183,7 +183,7 @@ def test_black_hole_holds_what_is_on_its_way(proxy: FaultProxy) -> None:
 
 
 def test_deaf_never_accepts(proxy: FaultProxy) -> None:
-    """A deaf proxy lets the system connect, and accepts nobody; the others work on."""
+    """A deaf proxy lets the system connect, and accepts none; other connections work on."""
     with connect(proxy) as connection:
         proxy.deaf()
         with say(proxy) as newcomer:

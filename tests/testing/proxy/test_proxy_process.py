@@ -106,7 +106,7 @@ def test_waiting_beside_another_thread() -> None:
 
 
 def test_port_that_was_taken() -> None:
-    """If somebody took the port while the proxy refused, restore says so."""
+    """If another process took the port meanwhile, restore fails and names it."""
     with FaultProxy(NOWHERE) as proxy, socket.socket() as thief:
         proxy.refuse()
         thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

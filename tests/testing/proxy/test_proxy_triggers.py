@@ -47,7 +47,7 @@ def test_wait_wakes_up_when_the_cut_comes(
 
 
 def test_late_needs_patience(proxy: FaultProxy, insert: Insert, values: Values) -> None:
-    """Waiting for a late statement that nobody releases ends with an error that says so."""
+    """Waiting for a late statement that is not released ends with an error that says so."""
     trigger = proxy.cut("late", "COMMIT")
     assert insert("psycopg", 1) is not None
     with pytest.raises(TimeoutError, match=r"COMMIT was not answered within 0\.01 s: not released"):

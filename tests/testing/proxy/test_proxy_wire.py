@@ -257,7 +257,7 @@ def test_mysql_nonsense_passes() -> None:
 
 
 def test_other_protocols_pass() -> None:
-    """A conversation that nobody can read is handed on as it comes."""
+    """A conversation that cannot be parsed is handed on as it comes."""
     talk = Conversation()
     assert read(talk, [b"abc", b"def"]) == (b"abcdef", [])
     talk.from_server(b"ghi")

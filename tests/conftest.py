@@ -13,7 +13,7 @@ from hypothesis import settings
 
 from sessionfactory import DatabaseSettings, SqlAlchemySessionFactory
 from sessionfactory.testing import MariaDBServer, PostgresServer
-from tests.support.available import running_or_skipped
+from tests.support.available import LOCK_TIMEOUT, running_or_skipped
 from tests.support.sqlite_pools import Databases
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 REPEATABLE: Final = "repeatable"
 RANDOM: Final = "random"
-LOCK_TIMEOUT: Final = 10
-"""Seconds that a statement of a test waits for a lock, so that none waits for its own for ever."""
 SERVERS: Final = frozenset(
     {"postgres_server", "own_postgres", "mariadb_server", "server", "place", "proxy", "urls"}
 )

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 from sessionfactory import PoolSettings, ReadOnlyError, SettingsError, with_options
 from sessionfactory.drivers.dialects import with_driver
 from sessionfactory.testing import AsyncRollbackSessionFactory, FaultProxy
+from tests.support.available import LOCK_TIMEOUT
 from tests.support.awaited import Awaited, plain, sync_of
 from tests.support.halves import AsyncHalf
 from tests.support.places import FILES, ROOMY, SERVERS, Place, Row, ids, on
@@ -40,14 +41,14 @@ _CLEAN: Final[dict[str, dict[str, object]]] = {
         "SHOW transaction_deferrable": "off",
         "SHOW default_transaction_read_only": "off",
         "SHOW statement_timeout": "0",
-        "SHOW lock_timeout": "0",
+        "SHOW lock_timeout": f"{LOCK_TIMEOUT}s",
         "SELECT coalesce(current_setting('app.tenant', true), '')": "",
     },
     "mysql": {
         "SELECT @@tx_read_only": 0,
         "SELECT @@tx_isolation": "REPEATABLE-READ",
         "SELECT @@max_statement_time": 0,
-        "SELECT @@innodb_lock_wait_timeout": 50,
+        "SELECT @@innodb_lock_wait_timeout": LOCK_TIMEOUT,
         "SELECT @@autocommit": 0,
     },
     "sqlite": {"PRAGMA query_only": 0},

@@ -19,6 +19,8 @@ S = TypeVar("S", bound=ThrowawayServer)
 FETCHED: Final = frozenset({"mariadb", "pgbouncer"})
 USES_FETCHED: Final = os.environ.get("SESSIONFACTORY_FETCHED") != "no"
 """Whether tests use the servers that ``make test`` fetches; ``FETCH=no`` leaves them out."""
+LOCK_TIMEOUT: Final = 10
+"""Seconds that a statement of a test waits for a lock, so that none waits for its own for ever."""
 
 
 @contextmanager

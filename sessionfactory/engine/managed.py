@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, cast
 
-from sqlalchemy import create_engine, event
+from sqlalchemy import event
 from sqlalchemy.exc import ArgumentError
 
-from sessionfactory.config.values import as_table
 from sessionfactory.drivers import (
     connections,
     dialects,
@@ -19,6 +18,7 @@ from sessionfactory.drivers import (
 )
 from sessionfactory.drivers.psycopg_pipeline import installation
 from sessionfactory.engine import (
+    arguments,
     connect,
     creators,
     credentials,
@@ -33,25 +33,20 @@ from sessionfactory.engine.drain import CutHold, cut_own, dispose, drain, strike
 from sessionfactory.engine.ping import Pinger
 from sessionfactory.errors import ClosedError, Fault, SettingsError
 from sessionfactory.pool import leak_warnings, session_reset
-from sessionfactory.pool.fair import FairPool
 from sessionfactory.pool.ledger import Ledger
 from sessionfactory.pool.liveness import Liveness
-from sessionfactory.pool.loop_bound import AsyncFairPool
 from sessionfactory.pool.tracked import LoopBinding, Tracking
 from sessionfactory.pool.waiting import Tasks, Threads
 from sessionfactory.pool_errors import unwrap
 from sessionfactory.status import Health, Holder, PoolStatus
 
 if TYPE_CHECKING:
-    from sqlalchemy import URL, Engine
+    from sqlalchemy import Engine
     from sqlalchemy.pool import Pool
 
     from sessionfactory.config.settings import DatabaseSettings
+    from sessionfactory.pool.fair import FairPool
     from sessionfactory.pool.tracked import TrackedPool
-
-
-_COVERED_ON_SQLITE: Final = frozenset({"timeout", "isolation_level"})
-"""What ``sqlite.busy_timeout`` and ``sqlite.begin`` decide."""
 
 
 class ManagedEngine:
@@ -82,16 +77,16 @@ class ManagedEngine:
         creators.refuse_unsupported(settings, self._url, is_async=is_async)
         credentials.refuse_missing_passphrase(settings, self._url)
         credentials.refuse_coroutine(settings, is_async=is_async)
-        self._options = _engine_options(settings, self._url, is_async=is_async)
+        self._options = arguments.of_engine(settings, self._url, is_async=is_async)
         self._engine: Engine | None = None
         self._reading: Engine | None = None
         self._lock = threading.Lock()
         self._cut: tuple[CutHold, ...] = ()
         self._waiting = Tasks() if is_async else Threads()
         self._pinger = Pinger(self._waiting)
-        size, overflow = _pool_size(settings, self._url)
+        size, overflow = arguments.pool_size(settings, self._url)
         limit = None if settings.pool.kind == "none" else size + overflow
-        in_memory = _in_memory(self._url)
+        in_memory = arguments.is_in_memory(self._url)
         self.ledger: Ledger = Ledger(name, size, limit, in_memory=in_memory)
         self._tracking = Tracking(self.ledger)
         if is_async and (settings.pool.kind != "none" or in_memory):
@@ -222,7 +217,7 @@ class ManagedEngine:
         tls.warn_of_risk(self.settings, self.name)
         try:
             with_password = credentials.url_for_hooks(self.settings, self._url)
-            engine = _create(with_password, self._options, is_async=self.is_async)
+            engine = arguments.create(with_password, self._options, is_async=self.is_async)
             engine.url = self._url
         except (TypeError, ArgumentError) as error:
             problem = f"SQLAlchemy does not take them: {error}"
@@ -246,58 +241,3 @@ class ManagedEngine:
             self._renewals.append(renew)
         self.ledger.listen_to_connects(engine.pool)
         return engine
-
-
-def _create(url: URL, options: dict[str, Any], *, is_async: bool) -> Engine:
-    if not is_async:
-        return create_engine(url, **options)
-    from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415 - heavy, and one half's
-
-    return create_async_engine(url, **options).sync_engine
-
-
-def _in_memory(url: URL) -> bool:
-    return families.of_url(url).is_sqlite and sqlite.is_memory(url)
-
-
-def _pool_size(settings: DatabaseSettings, url: URL) -> tuple[int, int]:
-    # A database in memory is its connection: sessions take turns on the one.
-    return (1, 0) if _in_memory(url) else (settings.pool.size, settings.pool.max_overflow)
-
-
-def _engine_options(settings: DatabaseSettings, url: URL, *, is_async: bool) -> dict[str, object]:
-    pool = settings.pool
-    in_memory = _in_memory(url)
-    size, overflow = _pool_size(settings, url)
-    given = dict(settings.engine_options)
-    theirs = given.pop("connect_args", None)
-    for name in creators.NAMES:
-        given.pop(name, None)  # part of the chain: see ``connect``
-    table = {str(name): value for name, value in (as_table(theirs) or {}).items()}
-    limits = timeouts.connect_arguments(settings, url, table)
-    arguments = tls.connect_arguments(settings, url, table)
-    on_sqlite = families.of_url(url).is_sqlite
-    if on_sqlite and not is_async:  # aiosqlite has a thread for each connection
-        arguments["check_same_thread"] = False  # the pool hands a connection to one at a time
-    ours = {*arguments, *(_COVERED_ON_SQLITE if on_sqlite else ())}
-    named = {*table, *(_COVERED_ON_SQLITE & url.query.keys())}
-    clash = sorted(str(name) for name in ours & named)
-    if clash:
-        problem = f"connect_args and url may not name what a setting covers: {', '.join(clash)}"
-        raise SettingsError([Fault("engine_options", problem)])
-    options: dict[str, object] = {
-        **given,
-        "echo": settings.echo,
-        "connect_args": arguments | table | limits,
-        "pool_recycle": -1 if pool.recycle is None or in_memory else pool.recycle,
-    }
-    reuse = pool.kind != "none" or in_memory
-    return options | {
-        "poolclass": AsyncFairPool if is_async else FairPool,
-        "pool_size": size if reuse else 0,  # no limit
-        "max_overflow": overflow,
-        "pool_timeout": pool.timeout,
-        "reuse": reuse,
-        # A file is opened at once, and without a thread apart.
-        "connect_in_time": not on_sqlite,
-    }

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from contextlib import closing
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 import pytest
+import sqlalchemy
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import default
 
@@ -23,6 +24,8 @@ from sessionfactory.engine.views import view_of
 
 if TYPE_CHECKING:
     import sqlite3
+
+    from sqlalchemy import Engine
 
 
 def test_what_this_release_cannot_do_is_refused() -> None:
@@ -116,3 +119,33 @@ def test_connection_that_nobody_holds_any_more() -> None:
     with closing(cast("sqlite3.Connection", entry.dbapi_connection)):
         sqlalchemy_private.take_away(None, entry, object())
     assert entry.dbapi_connection is None
+
+
+def test_instrumentation_that_comes_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What replaces ``create_engine`` after this package was imported is called."""
+    built: list[object] = []
+    original = sqlalchemy.create_engine
+
+    def traced(*arguments: Any, **keywords: Any) -> Engine:
+        built.append(arguments)
+        return original(*arguments, **keywords)
+
+    monkeypatch.setattr(sqlalchemy, "create_engine", traced)
+    with SqlAlchemySessionFactory(DatabaseSettings("sqlite://")) as sessions:
+        assert sessions.engine.url.database is None
+    assert len(built) == 1
+
+
+def test_arguments_of_sqlite3(url: str) -> None:
+    """``check_same_thread=False`` is what is done anyway; what would be lost is refused."""
+
+    def made(**arguments: object) -> SqlAlchemySessionFactory:
+        options = {"connect_args": arguments}
+        return SqlAlchemySessionFactory(DatabaseSettings(url, engine_options=options))
+
+    with made(check_same_thread=False) as sessions, sessions() as session:
+        assert session.scalar(text("SELECT 1")) == 1
+    with pytest.raises(SettingsError, match="check_same_thread is False here"):
+        made(check_same_thread=True)
+    with pytest.raises(SettingsError, match="leave it away, or write isolation_level"):
+        made(autocommit=False)

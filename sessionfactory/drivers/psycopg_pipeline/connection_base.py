@@ -21,6 +21,7 @@ from psycopg import (
     BaseConnection,
     ConnectionInfo,
     DatabaseError,
+    ProgrammingError,
     generators,
 )
 from psycopg._cursor_base import BaseCursor
@@ -94,7 +95,13 @@ class PipelinedBase(BaseConnection[Any]):
 
     @property
     def info(self) -> ConnectionInfo:
-        """Facts about the connection, on which no transaction is open once its end was sent."""
+        """Facts about the connection, on which no transaction is open once its end was sent.
+
+        One is open as soon as statements wait for its BEGIN: SQLAlchemy's ``get_isolation_level``
+        rolls back a connection that it found idle, and those statements would be lost.
+        """
+        if self._along:
+            return _Begun(self.pgconn)
         return super().info if self.ending is None else _Ended(self.pgconn)
 
     def send_along(self, statement: str, parameters: Sequence[str]) -> bool:
@@ -304,8 +311,20 @@ class PipelinedBase(BaseConnection[Any]):
         return NOTHING  # type: ignore[no-any-return]
 
     def _check_intrans_gen(self, attribute: str) -> PQGen[None]:
+        if self._along:
+            raise ProgrammingError(
+                f"can't change {attribute!r} now: connection in transaction status INTRANS"
+            )
         if self.ending is None:
             yield from super()._check_intrans_gen(attribute)
+
+
+class _Begun(ConnectionInfo):
+    """Facts about a connection whose transaction has begun, but for the BEGIN that is to come."""
+
+    @property
+    def transaction_status(self) -> TransactionStatus:
+        return INTRANS
 
 
 class _Ended(ConnectionInfo):

@@ -53,10 +53,12 @@ if TYPE_CHECKING:
     from sessionfactory.status import Health, HealthState, Holder, PoolStatus
     from sessionfactory.transactions.advisory_lock import advisory_lock
     from sessionfactory.transactions.after_commit import on_commit
-    from sessionfactory.transactions.in_one_greenlet import run_sync_in_transaction
     from sessionfactory.transactions.options import with_options
     from sessionfactory.transactions.retry import run_in_transaction
-    from sessionfactory.transactions.retry_async import run_in_transaction_async
+    from sessionfactory.transactions.retry_async import (
+        run_in_transaction_async,
+        run_sync_in_transaction,
+    )
     from sessionfactory.transactions.verification.marker import marker_table
     from sessionfactory.transactions.verification.watch import Verification
 
@@ -148,12 +150,11 @@ _MODULES = {
     "pool.loop_bound": ("AsyncFairPool",),
     "transactions.advisory_lock": ("advisory_lock",),
     "transactions.after_commit": ("on_commit",),
-    "transactions.in_one_greenlet": ("run_sync_in_transaction",),
     "engine.options": ("IsolationLevel",),
     "transactions.verification.marker": ("marker_table",),
     "transactions.verification.watch": ("Verification",),
     "transactions.retry": ("run_in_transaction",),
-    "transactions.retry_async": ("run_in_transaction_async",),
+    "transactions.retry_async": ("run_in_transaction_async", "run_sync_in_transaction"),
     "drivers.error_codes": ("is_transient",),
     "transactions.options": ("with_options",),
 }

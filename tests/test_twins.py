@@ -97,7 +97,16 @@ PAIRS: Final = (
     Twins(
         "transactions/retry.py",
         "transactions/retry_async.py",
-        {"_attempt": "what the work returns is awaited, if it can be"},
+        {
+            "_attempt": "what the work returns is awaited, if it can be",
+            **dict.fromkeys(
+                (
+                    *("run_sync_in_transaction", "_attempt_sync", "_scope", "_to_the_end"),
+                    *("_Scope", "_Scope.run_sync"),
+                ),
+                "a plain function as the work is of the async half",
+            ),
+        },
     ),
     Twins(
         "testing/conformance/conformance.py",
@@ -140,7 +149,7 @@ PAIRS: Final = (
 )
 ALONE: Final = {
     "testing/cloning/_admin_async.py": "is used like its twin, and runs an event loop of its own",
-    "testing/pytest_support/_databases_async.py": "asks the registry of the sync half",
+    "testing/pytest_support/_databases_async.py": "reads the registry of the sync half",
 }
 
 

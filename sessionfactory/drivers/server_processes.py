@@ -6,10 +6,10 @@ terminated on the server as well, as an administrator would do it.
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from sessionfactory.clock import monotonic
 from sessionfactory.drivers import connections, families, sqlalchemy_private
 
 if TYPE_CHECKING:
@@ -40,11 +40,11 @@ def end(engine: Engine, numbers: Iterable[int | None], pause: Callable[[float], 
     known = ", ".join(str(number) for number in numbers if number is not None)
     if step is None or not known:
         return
-    deadline = time.monotonic() + _PATIENCE
+    deadline = monotonic() + _PATIENCE
     with suppress(Exception):  # the server cannot be reached
         connection = sqlalchemy_private.open_apart(engine.pool)
         try:
-            while step(connection, known) and time.monotonic() < deadline:
+            while step(connection, known) and monotonic() < deadline:
                 pause(_AGAIN)
         finally:
             connection.close()

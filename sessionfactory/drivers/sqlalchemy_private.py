@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -179,6 +179,17 @@ def free_first_connect(pool: Pool) -> None:
     """
     listeners: Any = pool.dispatch.connect
     listeners.for_modify(pool.dispatch)._exec_once_mutex = None  # noqa: SLF001
+
+
+def connect_first_concurrently(pool: Pool) -> None:
+    """Let several event loops open the first connection of an async engine at the same time.
+
+    SQLAlchemy does so under a lock of asyncio, in which a second loop waits for ever. Without it,
+    each of the first connections sets the dialect up, which comes to the same.
+    ``tests/pool/test_many_loops.py`` fails if the attribute moves.
+    """
+    listeners: Any = pool.dispatch.connect
+    listeners.for_modify(pool.dispatch)._exec_once_mutex = nullcontext()  # noqa: SLF001
 
 
 def free_counters() -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from typing import TYPE_CHECKING
 
+from sessionfactory.clock import monotonic
 from sessionfactory.config.masking import with_secrets
 from sessionfactory.config.rotating_secret import Answer, RotatingSecret
 from sessionfactory.drivers import connections, families, known
@@ -131,7 +131,7 @@ def _newer(rotating: RotatingSecret, refused: Answer, waiting: Waiting) -> Answe
     Another attempt may have asked meanwhile, or may be asking: its answer counts, unless the
     question is older than the refusal and brings the same password.
     """
-    refused_at = time.monotonic()
+    refused_at = monotonic()
     newer = waiting.refresh(rotating, refused)
     if newer == refused and newer.asked_at < refused_at:
         newer = waiting.refresh(rotating, newer)

@@ -27,6 +27,7 @@ from weakref import WeakValueDictionary
 
 from sqlalchemy import event
 
+from sessionfactory.clock import monotonic
 from sessionfactory.drivers import connections, families, sqlalchemy_private
 from sessionfactory.engine.drain import CutConnection
 from sessionfactory.errors import ForkedConnectionError, SessionFactoryError
@@ -172,8 +173,8 @@ def _told() -> list[Forked]:
 
 def _before_fork() -> None:
     _gate.acquire()
-    end = time.monotonic() + _PATIENCE
-    while _others_open() and time.monotonic() < end:
+    end = monotonic() + _PATIENCE
+    while _others_open() and monotonic() < end:
         time.sleep(0.001)  # no lock, which a signal handler that forks might be in the midst of
     with ExitStack() as everybody:  # and if one fails, the others all the same
         for forked in _told():

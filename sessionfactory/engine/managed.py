@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import TYPE_CHECKING, cast
 
 from sqlalchemy import event
 from sqlalchemy.exc import ArgumentError
 
+from sessionfactory.clock import monotonic
 from sessionfactory.drivers import (
     connections,
     dialects,
@@ -166,7 +166,7 @@ class ManagedEngine:
         Returns:
             the holders that were cut off.
         """
-        deadline = time.monotonic() + timeout
+        deadline = monotonic() + timeout
         self.start_close()
         with self._lock:
             engine, self._engine = self._engine, None
@@ -222,7 +222,7 @@ class ManagedEngine:
         except (TypeError, ArgumentError) as error:
             problem = f"SQLAlchemy does not take them: {error}"
             raise SettingsError([Fault("engine_options", problem)]) from None
-        cast("FairPool", engine.pool).tracking = self._tracking
+        cast("FairPool", engine.pool).track(self._tracking)
         self.ledger.listen_to_closes(engine.pool)
         connect.compose(engine, self.settings, self._waiting)
         dialect_hooks.install(engine.dialect)

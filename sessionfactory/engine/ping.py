@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
+from sessionfactory.clock import monotonic
 from sessionfactory.drivers import families
 from sessionfactory.drivers.error_codes import classify, original
 from sessionfactory.engine import sqlite
@@ -65,7 +65,7 @@ class Pinger:
         return Health("unreachable", None, f"no connection within {timeout:g} s")
 
     def _run(self, engine: Engine, answer: Future[Health]) -> None:
-        began = time.monotonic()
+        began = monotonic()
         try:
             connection = engine.raw_connection()
             try:
@@ -79,7 +79,7 @@ class Pinger:
             answer.cancel()
             raise
         else:
-            answer.set_result(Health("ok", time.monotonic() - began))
+            answer.set_result(Health("ok", monotonic() - began))
 
 
 def _saturated(ledger: Ledger) -> Health:

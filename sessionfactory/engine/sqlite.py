@@ -6,7 +6,6 @@ When its transactions begin is in ``sqlite_begin``.
 from __future__ import annotations
 
 import sqlite3
-import time
 import warnings
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +14,7 @@ from urllib.parse import parse_qs, quote, unquote
 
 from sqlalchemy import event
 
+from sessionfactory.clock import monotonic
 from sessionfactory.config.values import milliseconds
 from sessionfactory.drivers.error_codes import original
 from sessionfactory.engine import sqlite_begin
@@ -127,7 +127,7 @@ def ping_file(file: Path) -> Health:
     the locks that it holds on it ("How To Corrupt An SQLite Database File", section 2.2). And as
     immutable: a read-only connection to a WAL database leaves ``-wal`` and ``-shm`` files behind.
     """
-    began = time.monotonic()
+    began = monotonic()
     if not file.exists():
         return Health("unreachable", None, f"there is no file {str(file)!r} yet")
     try:
@@ -138,4 +138,4 @@ def ping_file(file: Path) -> Health:
         return Health("unreachable", None, str(error))
     except sqlite3.DatabaseError as error:
         return Health("refused", None, str(error))
-    return Health("ok", time.monotonic() - began)
+    return Health("ok", monotonic() - began)

@@ -155,8 +155,12 @@ class FairPool(Pool):
             pre_ping=self._pre_ping,
             _dispatch=self.dispatch,
         )
-        pool.tracking = self.tracking
+        pool.track(self.tracking)
         return pool
+
+    def track(self, tracking: Tracking | None) -> None:
+        """Track the checkouts."""
+        self.tracking = tracking
 
     def connect(self) -> PoolProxiedConnection:
         """Return a connection that is checked out."""

@@ -9,7 +9,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.util.concurrency import greenlet_spawn
 
 from sessionfactory._lazy import publish
-from sessionfactory.drivers import connections
+from sessionfactory.drivers import connections, sqlalchemy_private
 from sessionfactory.pool.fair import FairPool
 from sessionfactory.pool.wait_queue import TaskWaiter
 from sessionfactory.pool.waiting import Tasks, new_task
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sessionfactory.pool.pool_entry import PoolEntry
+    from sessionfactory.pool.tracked import Tracking
 
 
 class AsyncFairPool(FairPool):
@@ -31,6 +32,12 @@ class AsyncFairPool(FairPool):
     _waiter = TaskWaiter
     _waiting = Tasks()
     _dialect = AsyncAdaptedQueuePool._dialect  # noqa: SLF001 - a placeholder until there is an engine
+
+    def track(self, tracking: Tracking | None) -> None:
+        """Track the checkouts; without a binding, any event loop may connect first."""
+        super().track(tracking)
+        if tracking is not None and tracking.loops is None:
+            sqlalchemy_private.connect_first_concurrently(self)
 
     def close_idle(self) -> None:
         """Close the idle connections, unless their loop runs in another thread."""

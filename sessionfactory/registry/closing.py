@@ -5,9 +5,10 @@ All refuse new sessions at once; they drain side by side; what is late is cut si
 
 from __future__ import annotations
 
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Generic, TypeVar
+
+from sessionfactory.clock import monotonic
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -27,7 +28,7 @@ class Closing(Generic[F]):
     """
 
     def __init__(self, built: Sequence[tuple[str, F]], timeout: float, end: str) -> None:
-        self.deadline: float = time.monotonic() + timeout
+        self.deadline: float = monotonic() + timeout
         self.factories: list[tuple[str, F]] = [item for item in built if hasattr(item[1], end)]
         self.cut: dict[str, tuple[Holder, ...]] = {}
         self._failed: dict[str, Exception] = {}
@@ -36,7 +37,7 @@ class Closing(Generic[F]):
     @property
     def left(self) -> float:
         """Seconds until the deadline."""
-        return max(0.0, self.deadline - time.monotonic())
+        return max(0.0, self.deadline - monotonic())
 
     def refuse_sessions(self) -> None:
         """Make all factories refuse new sessions, and cut what the caller holds itself."""

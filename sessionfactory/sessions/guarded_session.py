@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, ParamSpec, Self, TypeVar, cast
 from weakref import WeakValueDictionary
 
 from sqlalchemy import event
+from sqlalchemy.exc import IllegalStateChangeError
 from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
 
 from sessionfactory.drivers import sqlalchemy_private
@@ -219,7 +220,7 @@ class GuardedTransaction(SessionTransaction):
         session = cast("GuardedSession", self.session)
         try:
             super().__exit__(kind, error, traceback)
-        except SharedSessionError:
+        except (SharedSessionError, IllegalStateChangeError):  # the other call may be connecting
             if kind is None:
                 raise
             _put_off(session, "rollback")

@@ -8,10 +8,10 @@ from __future__ import annotations
 import logging
 import random
 import sys
-import time
 from inspect import isawaitable, iscoroutine, iscoroutinefunction
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
+from sessionfactory.clock import monotonic
 from sessionfactory.config.values import read_all, to_choice, to_count, to_time_limit
 from sessionfactory.drivers import failed_transactions
 from sessionfactory.drivers.commit_stage import Stage, is_of_commit, stage_of
@@ -101,7 +101,7 @@ class Run:
         self.retry_lock_timeout = retry_lock_timeout
         self.idempotent = idempotent
         self.verify_commit: Verification = checked["verify_commit"]
-        self.began: float = time.monotonic()
+        self.began: float = monotonic()
         self.failed: Exception | None = None
         """The error of the first attempt, until it is handed to stamina."""
         self._failed_at: float = self.began
@@ -111,7 +111,7 @@ class Run:
     @property
     def left(self) -> float | None:
         """Seconds until the time is over; a little, if it is."""
-        spent = time.monotonic() - self.began
+        spent = monotonic() - self.began
         return None if self.timeout is None else max(self.timeout - spent, 1e-6)
 
     @property
@@ -139,7 +139,7 @@ class Run:
         self.failed = None if self._failures else error
         codes = ", ".join(map(str, codes_of(error)))
         why = type(error).__name__ if kind is None else _WORDS[kind]
-        self._failed_at = time.monotonic()
+        self._failed_at = monotonic()
         after = self._failed_at - self.began
         reason = f"attempt {len(self._failures) + 1}, after {after:.3f} s: {why}"
         self._failures.append(f"{reason} ({codes})" if codes else reason)
@@ -154,7 +154,7 @@ class Run:
     def log_repeat(self, work: Callable[..., object]) -> None:
         """Log that an attempt begins after one that failed: what, why, and after how long."""
         name = getattr(work, "__qualname__", type(work).__name__)
-        waited = time.monotonic() - self._failed_at
+        waited = monotonic() - self._failed_at
         _log.warning("repeating %s, %.3f s after %s", name, waited, self._failures[-1])
 
     def add_notes(self, error: Exception) -> None:
@@ -172,7 +172,7 @@ class Attempt:
         self._run = run
         self._transaction: SessionTransaction | None = None
         self._watch: Watch | None = None
-        self._began = time.monotonic()
+        self._began = monotonic()
         self._worked = self._ended = False
         self._before = sys.exception()  # which the caller handles, and is the context of all others
 
@@ -237,7 +237,7 @@ class Attempt:
             verdict = "repeat"
         if verdict != "repeat" or (kind == "lock timeout" and not self._run.retry_lock_timeout):
             kind = None
-        self._run.note(error, kind, time.monotonic() - self._began)
+        self._run.note(error, kind, monotonic() - self._began)
         if verdict == "uncertain" and not isinstance(error, CommitUncertainError):
             raise CommitUncertainError(_UNCERTAIN) from error
 

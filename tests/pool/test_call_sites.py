@@ -7,7 +7,7 @@ import gc
 import logging
 import re
 from contextlib import AsyncExitStack, ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import MetaData, text
@@ -190,3 +190,20 @@ def test_dropped_async_session(
         record.getMessage() for record in caplog.records if record.name == "sessionfactory"
     ]
     assert place(message) == ["test_dropped_async_session.<locals>.forget"]
+
+
+def test_a_wrapper_that_hides_itself(factory: SqlAlchemySessionFactory) -> None:
+    """A function, or a module, with ``__tracebackhide__`` is no place of the user's."""
+
+    def run(session: Session) -> None:
+        __tracebackhide__ = True
+        session.execute(ONE)
+
+    module: dict[str, Any] = {"__name__": "wrapper", "__tracebackhide__": True}
+    source = "def run(session, statement):\n    session.execute(statement)\n"
+    exec(compile(source, "/somewhere/wrapper.py", "exec"), module)
+    with factory() as one, factory() as two:
+        run(one)
+        module["run"](two, ONE)
+        places = [place(holder.where) for holder in factory.status().holders]
+    assert places == [["test_a_wrapper_that_hides_itself"] * 2] * 2

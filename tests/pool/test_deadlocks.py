@@ -283,3 +283,63 @@ def test_no_false_alarm_in_mixed_tasks(url: str) -> None:
 def test_no_false_alarm_with_fastapi(url: str) -> None:
     """Requests whose dependencies run in worker threads are all served by a pool of two."""
     assert requests(url, 200) == 200
+
+
+def test_a_session_that_was_handed_over_is_waited_for(url: str) -> None:
+    """No deadlock is reported where another thread will close the session."""
+
+    def finish(session: Session) -> None:
+        waiting.wait(30)
+        session.commit()
+        session.close()
+
+    waiting = threading.Event()
+    with SqlAlchemySessionFactory(settings(url, timeout=30)) as factory:
+        session = factory()
+        session.execute(ONE)
+        with ThreadPoolExecutor(1) as threads, factory() as another:
+            closed = threads.submit(finish, session)
+            waiting.set()
+            assert another.scalar(ONE) == 1
+            closed.result(30)
+
+
+def test_a_session_that_was_handed_to_another_task_is_waited_for(url: str) -> None:
+    """So it is with tasks: the one that opened the session goes on to the next job."""
+
+    async def main() -> None:
+        async with AsyncSqlAlchemySessionFactory(settings(url, timeout=30)) as factory:
+
+            async def finish() -> None:
+                await asyncio.sleep(0.05)  # this is the work
+                await session.commit()
+                await session.close()
+
+            session = factory()
+            await session.execute(ONE)
+            rest = asyncio.create_task(finish())
+            async with factory() as another:
+                assert await another.scalar(ONE) == 1
+            await rest
+
+    asyncio.run(main())
+
+
+def test_a_connection_that_is_needed_at_commit(url: str) -> None:
+    """A session that flushes at its COMMIT, inside another one's scope, is told at once."""
+
+    async def main() -> None:
+        factory = AsyncSqlAlchemySessionFactory(settings(url))
+        async with factory, factory.begin() as outer:
+            await outer.execute(ONE)
+            inner = factory()
+
+            def flush(session: Session) -> None:
+                session.execute(ONE)
+
+            event.listen(inner.sync_session, "before_commit", flush)
+            with pytest.raises(PoolDeadlockError):
+                await inner.commit()
+            await inner.close()
+
+    asyncio.run(main())

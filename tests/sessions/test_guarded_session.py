@@ -625,3 +625,16 @@ def test_close_calls_what_a_class_overrides(url: str) -> None:
         session = factory()
         session.close()
         assert heard == [session]
+
+
+def test_threads_of_another_class_are_named(
+    items: SqlAlchemySessionFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gevent replaces ``threading.Thread``, and not the threads that are there already."""
+    monkeypatch.setattr(threading, "Thread", type("Thread", (threading.Thread,), {}))
+    with (
+        items() as session,
+        inside(session, lambda: session.execute(ONE)),
+        pytest.raises(SharedSessionError, match="The thread 'MainThread' calls execute"),
+    ):
+        session.execute(ONE)

@@ -8,13 +8,13 @@ still has its objects, and the callbacks of ``on_commit`` run.
 from __future__ import annotations
 
 import math
-import time
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
+from sessionfactory.clock import monotonic
 from sessionfactory.drivers import sqlalchemy_private
 from sessionfactory.drivers.error_codes import is_answer, kind_of
 from sessionfactory.engine import dialect_hooks
@@ -52,7 +52,7 @@ class Watch:
         """Whether a COMMIT was found to have failed."""
         self._prepare = marker.prepare if verification == "marker" else postgres_status.prepare
         seconds = math.inf if timeout is None else max(timeout, _LEAST_WAIT)
-        self._deadline = time.monotonic() + min(seconds, marker.RETENTION / 2)
+        self._deadline = monotonic() + min(seconds, marker.RETENTION / 2)
         self._connections: dict[Connection, OutcomeCheck | None] = {}
         self._session = session
         self._open = True
@@ -120,7 +120,7 @@ def _find(check: OutcomeCheck, engine: Engine, deadline: float) -> tuple[Outcome
                 return "uncertain", reason
         if outcome is not None:
             return outcome, reason
-        if time.monotonic() >= deadline:
+        if monotonic() >= deadline:
             return "uncertain", reason
         pause(seconds)
         seconds = min(2 * seconds, longest)

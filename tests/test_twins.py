@@ -59,8 +59,8 @@ PAIRS: Final = (
     ),
     Twins("null.py", "null.py"),
     Twins(
-        "sessions/factory.py",
-        "sessions/factory_async.py",
+        "sessions/scope.py",
+        "sessions/scope_async.py",
         {
             "TransactionScope.__enter__": _IN_ONE_GREENLET,
             "TransactionScope._begin": _IN_ONE_GREENLET,
@@ -68,6 +68,12 @@ PAIRS: Final = (
             "TransactionScope.run_sync": "run_sync_in_transaction is of the async half",
             "TransactionScope.__exit__": f"{_IN_ONE_GREENLET}, to the end, even if cancelled",
             "TransactionScope._end": _IN_ONE_GREENLET,
+        },
+    ),
+    Twins(
+        "sessions/factory.py",
+        "sessions/factory_async.py",
+        {
             "SqlAlchemySessionFactory.__attrs_post_init__": "says which half it is",
             "SqlAlchemySessionFactory._engine": _KEPT,
             "SqlAlchemySessionFactory.engine": _KEPT,

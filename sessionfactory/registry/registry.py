@@ -23,7 +23,8 @@ from sessionfactory.registry.catalogue import Makers, several
 from sessionfactory.registry.closing import Closing, is_ours
 from sessionfactory.registry.registry_base import NO_DATABASES, RegistryBase
 from sessionfactory.registry.side_by_side import results, side_by_side
-from sessionfactory.sessions.factory import S, SqlAlchemySessionFactory
+from sessionfactory.sessions.factory import SqlAlchemySessionFactory
+from sessionfactory.sessions.scope import S
 from sessionfactory.status import Health
 
 if TYPE_CHECKING:

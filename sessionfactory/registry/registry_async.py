@@ -23,7 +23,8 @@ from sessionfactory.registry.catalogue import Makers, several
 from sessionfactory.registry.closing import Closing, is_ours
 from sessionfactory.registry.registry_base import NO_DATABASES, RegistryBase
 from sessionfactory.registry.side_by_side import results, side_by_side_async
-from sessionfactory.sessions.factory_async import A, AsyncSqlAlchemySessionFactory
+from sessionfactory.sessions.factory_async import AsyncSqlAlchemySessionFactory
+from sessionfactory.sessions.scope_async import A
 from sessionfactory.status import Health
 
 if TYPE_CHECKING:

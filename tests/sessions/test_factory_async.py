@@ -129,8 +129,8 @@ async def test_asyncpgs_own_keys_are_kept(postgres_server: PostgresServer) -> No
         (
             {"keepalives": "1", "frobnicate": "1"},
             {
-                "asyncpg knows no query key 'keepalives'; take it away, or write postgresql://",
-                "asyncpg knows no query key 'frobnicate'; take it away, or write postgresql://",
+                "asyncpg knows no query key 'keepalives'",
+                "asyncpg knows no query key 'frobnicate'",
             },
         ),
         (

@@ -22,7 +22,7 @@ import attrs
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from sessionfactory.sessions.factory import S, TransactionScope
+from sessionfactory.sessions.scope import S, TransactionScope
 from sessionfactory.testing.rollback._engines import engine_behind
 from sessionfactory.testing.rollback._undone import Undone, refuse_second_block, running, told
 from sessionfactory.testing.rollback._undone_sessions import adopt

@@ -13,7 +13,7 @@ import attrs
 from sqlalchemy.util.concurrency import greenlet_spawn
 
 from sessionfactory.drivers.asyncio_ext import AsyncConnection, AsyncEngine, AsyncSession
-from sessionfactory.sessions.factory_async import A, AsyncTransactionScope
+from sessionfactory.sessions.scope_async import A, AsyncTransactionScope
 from sessionfactory.testing.rollback._engines import engine_behind
 from sessionfactory.testing.rollback._undone import Undone, refuse_second_block, running, told
 from sessionfactory.testing.rollback._undone_sessions import adopt

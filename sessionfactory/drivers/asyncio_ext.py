@@ -1,6 +1,6 @@
 """Classes of ``sqlalchemy.ext.asyncio``, which SQLAlchemy 2.1 does not let in without greenlet.
 
-Without it they are empty here. So the async half can be imported, and says what it needs when a
+Without it they are empty here. So the async half can be imported, and reports what it needs when a
 factory is made: ``drivers.load_dialect``.
 """
 

@@ -1,6 +1,6 @@
 """What is done to a driver's connection from outside, whatever the driver is.
 
-Each function finds out which driver made the connection, and does what the driver's value says.
+Each function finds out which driver made the connection, and calls what its ``Driver`` value holds.
 """
 
 from __future__ import annotations

@@ -122,7 +122,10 @@ def _fault(problem: str, path: str = "url") -> SettingsError:
 def _refuse_unknown_keys(url: URL, dbapi: Any) -> None:
     """Refuse query keys that would be a ``TypeError`` at the first connection, or not be obeyed."""
     driver = known.named(url.get_driver_name())
-    keys = None if driver.query_keys is None else driver.query_keys(url, dbapi)
+    try:
+        keys = None if driver.query_keys is None else driver.query_keys(url, dbapi)
+    except (AttributeError, TypeError, ValueError):  # a release that does not show its arguments
+        keys = None
     understood = {key: key for key in keys or ()}
     faults = [
         Fault("url", f"{driver.name} knows no query key {key!r}{_instead_of(key, understood)}")
@@ -165,9 +168,11 @@ def connecting_as_known(dialect: Dialect, connect: Connect) -> Connect:
         except TypeError as error:
             if "keyword argument" not in str(error):
                 raise
-            told = str(error)
+            message = str(error)
         else:
             return connection
-        raise _fault(f"{dialect.driver} does not take all of the query, or of connect_args: {told}")
+        raise _fault(
+            f"{dialect.driver} does not take all of the query, or of connect_args: {message}"
+        )
 
     return connect_as_known

@@ -109,8 +109,6 @@ class Driver:
     """Looks at a connection's own encryption; ``None`` if it cannot be seen."""
     prepares_nothing: Mapping[str, object] = field(factory=dict[str, object], repr=False)
     """The arguments with which it uses no prepared statements on the server."""
-    prepares_statements: bool = False
-    """Whether it prepares statements on the server unless told otherwise."""
     query_keys: Callable[[URL, Any], frozenset[str]] | None = field(default=None, repr=False)
     """Returns which keys of a URL's query it takes, given SQLAlchemy's DBAPI; ``None``: unknown."""
     takes_several_hosts: bool = False

@@ -133,7 +133,7 @@ _TABLE: Final[Mapping[Meaning, Mapping[CodeTable, frozenset[Code]]]] = {
         "odbc": frozenset({"40001", 1205, 3960}),
     },
     "already failed": {"postgresql": frozenset({"25P02"})},  # by an earlier statement
-    # As the answer to a COMMIT, these do not tell how it ended.
+    # As the answer to a COMMIT, these do not show how it ended.
     "unclear": {
         # 1180: Galera without a quorum. 1317: interrupted. 0, 2000…: the client's, about the line.
         "mysql": frozenset({1180, 1317, 0, *range(2000, 2100)}),
@@ -248,7 +248,7 @@ def is_transient(error: BaseException) -> bool:
     over. Known are the errors of psycopg, psycopg2, pg8000, asyncpg, PyMySQL, aiomysql, asyncmy,
     mysql-connector, mysqlclient, sqlite3, aiosqlite, SQLCipher, oracledb and pyodbc.
 
-    It does not tell whether another attempt is safe: a transaction whose COMMIT was under way may
+    It does not mean that another attempt is safe: a transaction whose COMMIT was under way may
     have happened. ``run_in_transaction`` knows that, and repeats only what did not happen.
 
     Args:
@@ -308,9 +308,9 @@ def _without_code(
     names = {kind.__name__ for kind in type(cause).__mro__}
     if not names & driver.connect_errors:
         return ()
-    told = str(cause)
+    message = str(cause)
     for text, meaning in _TEXTS:
-        if text.search(told):
+        if text.search(message):
             return (meaning,)
     return ("unreachable",)
 

@@ -104,7 +104,7 @@ def fail_checkout(proxy: PoolProxiedConnection, error: BaseException) -> None:
     """Close a connection that was checked out just now, and have its pool know.
 
     What SQLAlchemy does where a listener to ``checkout`` raises. ``proxy.invalidate()`` would keep
-    the place of the connection if it is cancelled while it says farewell to the server.
+    the place of the connection if it is cancelled while it closes in an orderly way.
     ``tests/pool/test_tracked.py`` notices if it moves.
     """
     entry: Any = entry_of(proxy)
@@ -115,8 +115,8 @@ def fail_checkout(proxy: PoolProxiedConnection, error: BaseException) -> None:
 def between_transactions(session: Session) -> Generator[None]:
     """Let a session be used before the scope of its last transaction, which has ended, is left.
 
-    SQLAlchemy refuses that, for whoever goes on after a commit within ``with session.begin():`` may
-    think that he is still in it. What runs after a commit is called from the end of that scope, and
+    SQLAlchemy refuses that, because code after a commit within ``with session.begin():`` may be
+    meant for that transaction. What runs after a commit is called from the end of that scope, and
     means another transaction. ``tests/contract/test_on_commit.py`` fails if it moves.
     """
     using: Any = session
@@ -128,10 +128,10 @@ def between_transactions(session: Session) -> Generator[None]:
 
 
 def put_in_place(proxy: PoolProxiedConnection | None, stand_in: object) -> None:
-    """Have whoever holds ``proxy``, if anybody still does, talk to ``stand_in`` from now on.
+    """Replace the connection of ``proxy`` by ``stand_in``, for its holder, if there still is one.
 
     The attribute is documented for reading only. Writing it is the one way to end a connection that
-    another thread has, and have its holder told so by an error of ours: ``tests/engine/test_close``
+    another thread has, and give its holder an error of ours: ``tests/engine/test_close``
     notices if that changes.
     """
     if proxy is not None:
@@ -141,7 +141,7 @@ def put_in_place(proxy: PoolProxiedConnection | None, stand_in: object) -> None:
 def take_away(
     proxy: PoolProxiedConnection | None, record: ConnectionPoolEntry, stand_in: object
 ) -> None:
-    """Take a connection that is out from its holder, and from its pool, which is not told.
+    """Take a connection that is out from its holder and from its pool, which gets no notice.
 
     That is ``PoolProxiedConnection.detach`` without the pool, whose lock a thread may have had that
     a forked process does not have. Whoever drops or closes the proxy now returns nothing.
@@ -157,7 +157,7 @@ def take_away(
 def part_with(record: ConnectionPoolEntry) -> DBAPIConnection | None:
     """Take a connection from its entry, as ``invalidate()`` does, and leave its closing to others.
 
-    Listeners are told. ``tests/engine/test_close_entered.py`` notices if one of these names moves.
+    Listeners run. ``tests/engine/test_close_entered.py`` notices if one of these names moves.
     """
     entry: Any = record
     connection: DBAPIConnection | None = entry.dbapi_connection
@@ -238,7 +238,7 @@ def of_transaction(transaction: SessionTransaction) -> list[Connection]:
 
 
 def is_autocommit(connection: Connection) -> bool:
-    """Say whether each statement on a connection commits by itself, by option or by its engine's.
+    """Return whether each statement of a connection commits by itself, by its or its engine's option.
 
     What is public asks the database. ``tests/transactions/test_retrying.py`` notices if it moves.
     """
@@ -246,7 +246,7 @@ def is_autocommit(connection: Connection) -> bool:
 
 
 def is_left_to_alter(key: ForeignKeyConstraint) -> bool:
-    """Say whether no CREATE TABLE has a foreign key any more, because an ALTER TABLE made it once.
+    """Return whether no CREATE TABLE has a foreign key any more, since an ALTER TABLE made it once.
 
     ``AddConstraint``, which ``create_all`` uses for tables that point at each other, gives the key
     a rule for good, as nothing else does; a key with a ``ddl_if`` goes by that. The rule has no
@@ -264,7 +264,7 @@ def is_closed_for_good(session: Session) -> bool:
 
 
 def listen_once(engine: Engine, name: str, listener: Callable[..., object], **how: Any) -> None:
-    """Have a function listen to an event of an engine, unless it does so already. Thread-safe.
+    """Make a function listen to an event of an engine, unless it does so already. Thread-safe.
 
     Not by ``event.contains``: that knows an engine by its ``id``, and takes it for another one,
     which is gone, as long as the dialect or the pool of that one is not.

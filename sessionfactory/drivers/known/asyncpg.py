@@ -123,7 +123,6 @@ DRIVER: Final = Driver(
     },
     takes_several_hosts=True,
     connect=connect,
-    prepares_statements=True,
     prepares_nothing={
         "statement_cache_size": 0,
         "prepared_statement_cache_size": 0,

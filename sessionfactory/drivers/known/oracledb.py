@@ -9,8 +9,8 @@ from sessionfactory.drivers.driver import Code, ConnectTimeout, Driver
 
 def codes(error: BaseException) -> list[Code]:
     """Return the full code of an error, such as ORA-00060 or DPY-4011."""
-    told: object = error.args[0] if error.args else None
-    code: object = getattr(told, "full_code", None)
+    message: object = error.args[0] if error.args else None
+    code: object = getattr(message, "full_code", None)
     return [code] if isinstance(code, str) and code else []
 
 

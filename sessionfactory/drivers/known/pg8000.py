@@ -20,8 +20,10 @@ _TAKEN_OUT: Final = _AUTHORITIES | {"connect_timeout"}
 
 def codes(error: BaseException) -> list[Code]:
     """Return the SQLSTATE of an error, whose argument is the server's message by its fields."""
-    told: object = error.args[0] if error.args else None
-    code: object = cast("dict[str, object]", told).get("C") if isinstance(told, dict) else None
+    message: object = error.args[0] if error.args else None
+    code: object = (
+        cast("dict[str, object]", message).get("C") if isinstance(message, dict) else None
+    )
     return [code] if isinstance(code, str) else []
 
 

@@ -133,7 +133,6 @@ DRIVER: Final = Driver(
     takes_several_hosts=True,
     tls_arguments=libpq.tls_arguments,
     encryption=encryption,
-    prepares_statements=True,
     prepares_nothing={"prepare_threshold": None},
     can_cancel=can_cancel,
     cancel=cancel,

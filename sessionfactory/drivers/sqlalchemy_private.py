@@ -238,7 +238,7 @@ def of_transaction(transaction: SessionTransaction) -> list[Connection]:
 
 
 def is_autocommit(connection: Connection) -> bool:
-    """Return whether each statement of a connection commits by itself, by its or its engine's option.
+    """Return whether each statement of a connection commits by itself, by any option.
 
     What is public asks the database. ``tests/transactions/test_retrying.py`` notices if it moves.
     """

@@ -13,7 +13,7 @@ from sessionfactory._lazy import load
 if TYPE_CHECKING:
     from sessionfactory.testing.cloning.cloning import CloningSessionFactory
     from sessionfactory.testing.cloning.cloning_async import AsyncCloningSessionFactory
-    from sessionfactory.testing.conformance._promises import CONFORMANCE_TABLE, ConformanceError
+    from sessionfactory.testing.conformance._requirements import CONFORMANCE_TABLE, ConformanceError
     from sessionfactory.testing.conformance.conformance import check_session_factory
     from sessionfactory.testing.conformance.conformance_async import check_async_session_factory
     from sessionfactory.testing.memory._image import IsolationError
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sessionfactory.testing.recording._session_log import Statement
     from sessionfactory.testing.recording.recording import Recording, RecordingSessionFactory
     from sessionfactory.testing.recording.recording_async import AsyncRecordingSessionFactory
-    from sessionfactory.testing.rollback._one_connection import (
+    from sessionfactory.testing.rollback._shared_connection import (
         ConcurrentUseError,
         ConnectionLostError,
         InterleavedTransactionsError,
@@ -76,17 +76,17 @@ _HOMES = {
     "AsyncInMemorySessionFactory": "memory.memory_async",
     "AsyncRecordingSessionFactory": "recording.recording_async",
     "AsyncRollbackSessionFactory": "rollback.rollback_async",
-    "CONFORMANCE_TABLE": "conformance._promises",
+    "CONFORMANCE_TABLE": "conformance._requirements",
     "CloningSessionFactory": "cloning.cloning",
-    "ConcurrentUseError": "rollback._one_connection",
-    "ConformanceError": "conformance._promises",
-    "ConnectionLostError": "rollback._one_connection",
+    "ConcurrentUseError": "rollback._shared_connection",
+    "ConformanceError": "conformance._requirements",
+    "ConnectionLostError": "rollback._shared_connection",
     "FaultProxy": "proxy",
     "InMemorySessionFactory": "memory.memory",
-    "InterleavedTransactionsError": "rollback._one_connection",
+    "InterleavedTransactionsError": "rollback._shared_connection",
     "IsolationError": "memory._image",
     "MariaDBServer": "servers.mariadb",
-    "NotUndoneError": "rollback._one_connection",
+    "NotUndoneError": "rollback._shared_connection",
     "PostgresServer": "servers.postgres",
     "Recording": "recording.recording",
     "RecordingSessionFactory": "recording.recording",
@@ -94,7 +94,7 @@ _HOMES = {
     "ServerError": "servers._process",
     "ServerStartError": "servers._process",
     "ServerUnavailableError": "servers._process",
-    "SessionLeftOpenError": "rollback._one_connection",
+    "SessionLeftOpenError": "rollback._shared_connection",
     "Statement": "recording._session_log",
     "capturing_callbacks": "rollback.capturing",
     "check_async_session_factory": "conformance.conformance_async",

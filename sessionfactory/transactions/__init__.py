@@ -1,1 +1,1 @@
-"""What is done with a transaction of any session factory: plain functions, for both halves."""
+"""Functions that run, repeat and configure transactions of any session factory, for both halves."""

@@ -1,6 +1,6 @@
-"""What becomes of a transaction that failed: it is tried again, or its error is the caller's.
+"""Decides whether a transaction that failed is repeated, or its error is raised.
 
-Written once for both halves, which differ in how they wait.
+Shared by both halves, which differ in how they wait.
 """
 
 from __future__ import annotations
@@ -56,20 +56,20 @@ _PLAIN_WORK: Final = (
 )
 _UNCERTAIN: Final = (
     "The connection was lost while COMMIT was under way: the transaction may have been committed,"
-    " or not. Look for what it wrote before you do it again. verify_commit finds it out, and"
-    " idempotent=True says that doing it twice does no harm"
+    " or not. Look for what it wrote before you repeat it. verify_commit finds the outcome out, and"
+    " idempotent=True repeats work that does no harm if it is done twice"
 )
 
 
 class Run:
-    """All attempts at one transaction: their limits, and what became of them.
+    """All attempts at one transaction: their limits and their errors.
 
     Args:
         attempts: how many, at most; ``None`` for no limit.
-        timeout: seconds after which none is begun any more; ``None`` for no limit.
+        timeout: seconds after which no other begins; ``None`` for no limit.
         retry_lock_timeout: whether to go on after a lock was waited for too long.
         idempotent: whether doing it twice does no harm.
-        verify_commit: how to find out what became of a COMMIT whose answer was lost.
+        verify_commit: how to find out the outcome of a COMMIT whose reply was lost.
 
     Raises:
         SettingsError: a limit or a verification that makes no sense.
@@ -110,22 +110,22 @@ class Run:
 
     @property
     def left(self) -> float | None:
-        """Seconds until the time is over; a little, if it is."""
+        """Seconds until the time is over; a tiny number if it is over."""
         spent = monotonic() - self.began
         return None if self.timeout is None else max(self.timeout - spent, 1e-6)
 
     @property
     def goes_on(self) -> bool:
-        """Whether the last attempt's error is one to go on after."""
+        """Whether another attempt may follow the last one's error."""
         return self._wait is not None
 
     def allow_another(self) -> None:
-        """Not count the last attempt, which failed at what was its first use."""
+        """Do not count the last attempt: it failed because the table of markers was missing."""
         if self.attempts is not None:
             self.attempts += 1
 
     def backoff(self, _error: Exception) -> float | Literal[False]:
-        """Return how long to wait after the last attempt, in seconds, or that it was the last."""
+        """Return the seconds to wait after the last attempt; ``False`` if no other follows."""
         return False if self._wait is None else self._wait
 
     def hand_over_first(self) -> None:
@@ -146,7 +146,7 @@ class Run:
         self._wait = None
         if kind is not None:
             shortest, longest = _BACKOFFS.get(kind, _BACKOFF)
-            # Who waits for less than a transaction takes meets the same one again.
+            # A wait that is shorter than a transaction ends in the same conflict.
             doubled = max(shortest, took) * 2.0 ** min(len(self._failures), 30)
             longest = max(longest, min(10 * took, _LONGEST))
             self._wait = random.uniform(0, min(longest, doubled))  # noqa: S311 - no secret
@@ -174,25 +174,25 @@ class Attempt:
         self._watch: Watch | None = None
         self._began = monotonic()
         self._worked = self._ended = False
-        self._before = sys.exception()  # which the caller handles, and is the context of all others
+        self._before = sys.exception()  # the context of all later errors
 
     def begin(self, session: Session) -> None:
-        """Note the transaction that the work is done in."""
+        """Note the transaction in which the work runs."""
         self._transaction = session.get_transaction() or session.begin()
         failed_transactions.refuse_commits_of(session)
         if self._run.verify_commit != "off":
             self._watch = Watch(session, self._run.verify_commit, self._run.left)
 
     def end(self, session: Session) -> None:
-        """Note whether the work, which is over, has ended the transaction itself."""
+        """Note whether the work has ended the transaction itself."""
         self._ended = session.get_transaction() is not self._transaction
         failed_transactions.refuse_commits_of(session)  # it may use other engines by now
 
     def awaitable(self, result: Awaitable[T]) -> Awaitable[T]:
-        """Return what the work of the async half has returned, which is to be awaited.
+        """Return what the work of the async half has returned, if it can be awaited.
 
         Raises:
-            TypeError: it cannot be.
+            TypeError: it cannot be awaited.
         """
         if not isawaitable(result):
             raise TypeError(_PLAIN_WORK)
@@ -202,7 +202,7 @@ class Attempt:
         """Note that the work has succeeded, and return its result.
 
         Raises:
-            TypeError: it is a coroutine, which nobody would await.
+            TypeError: it is a coroutine, which would never be awaited.
         """
         if iscoroutine(result):
             result.close()
@@ -221,7 +221,7 @@ class Attempt:
             note_outcome(error, "uncertain", "It is not known whether the COMMIT succeeded")
 
     def judge(self, error: Exception) -> None:
-        """Decide whether the transaction is tried again: see ``Run.goes_on``.
+        """Decide whether the transaction is repeated: see ``Run.goes_on``.
 
         Raises:
             CommitUncertainError: it may have happened, and must not be repeated.
@@ -242,7 +242,7 @@ class Attempt:
             raise CommitUncertainError(_UNCERTAIN) from error
 
     def _verdict(self, error: Exception) -> Literal["repeat", "uncertain", "ended", "over"]:
-        """Say whether the transaction did not happen, may have happened, or certainly is over."""
+        """Return whether the transaction may be repeated, or how else it ended."""
         transaction = self._transaction
         if isinstance(error, CommitUncertainError):
             return "uncertain"
@@ -261,7 +261,7 @@ class Attempt:
         return "over" if self._worked else "ended"
 
     def _stage(self, error: BaseException) -> tuple[BaseException, Stage | None]:
-        """Say where in its commit a transaction failed: by the error, or one that it came from."""
+        """Return where in its commit a transaction failed: by the error, or one in its context."""
         seen = {id(self._before)}
         link: BaseException | None = error
         while link is not None and id(link) not in seen:
@@ -278,7 +278,7 @@ def _to_verification(given: object) -> str:
 
 
 def check_work(sessions: object, work: object) -> None:
-    """Refuse what is no factory, and work for the sync half that is not for it.
+    """Refuse what is not a factory, and work that is not for the sync half.
 
     Raises:
         TypeError: it is a session or an engine, a coroutine function, or no function.
@@ -289,9 +289,9 @@ def check_work(sessions: object, work: object) -> None:
 
 
 def check_async_work(sessions: object, work: object) -> None:
-    """Refuse what is no factory, or no work.
+    """Refuse what is not a factory or not a function.
 
-    A plain function may return something to await: ``Attempt`` sees.
+    A plain function may return something to await: ``Attempt.awaitable`` checks that.
 
     Raises:
         TypeError: it is a session or an engine, or no function.

@@ -1,4 +1,4 @@
-"""Transactions that are done again where that is right, and never where it is not."""
+"""Runs work in transactions, and repeats those that failed for a reason that passes."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def run_in_transaction(  # noqa: PLR0913 - named, and each with a default
     idempotent: bool = False,
     verify_commit: Verification = "off",
 ) -> T:
-    """Do some work in a transaction, and do it again if it failed for a reason that passes.
+    """Run a function in a transaction, and repeat it if it failed for a reason that passes.
 
-    Each attempt has a session of its own. The work is done again after a serialization failure, a
+    Each attempt has a session of its own. The work is repeated after a serialization failure, a
     deadlock, SQLite's BUSY, Galera's conflict at COMMIT, a connection that was lost before COMMIT
     was sent, and while the server restarts or fails over; see ``is_transient``. It should do
     nothing that a rollback does not undo, and leave the transaction's end to this function; what
@@ -66,7 +66,7 @@ def run_in_transaction(  # noqa: PLR0913 - named, and each with a default
         CommitUncertainError: a COMMIT may have happened, or not.
         TypeError: the work is a coroutine function, or no function; or this is no factory.
         SettingsError: a limit makes no sense.
-        Exception: that of the last attempt; its notes tell of all attempts if there were several.
+        Exception: that of the last attempt; its notes list all attempts if there were several.
     """
     check_work(sessions, work)
     run = Run(
@@ -81,7 +81,7 @@ def run_in_transaction(  # noqa: PLR0913 - named, and each with a default
 
 def retry(attempt: Callable[[Run], T], run: Run, work: Callable[..., object]) -> T:
     """Make attempts until one succeeds, or its error is the last."""
-    # Stamina comes in after the first one: most transactions succeed, and need not pay for it.
+    # Stamina is used after the first attempt, because most transactions succeed at once.
     try:
         return attempt(run)
     except Exception:
@@ -90,7 +90,7 @@ def retry(attempt: Callable[[Run], T], run: Run, work: Callable[..., object]) ->
     import stamina  # noqa: PLC0415 - most processes never need it
 
     go_on = partial(_go_on, attempt, run, work)
-    update_wrapper(go_on, work, updated=())  # it is the work that stamina's log names
+    update_wrapper(go_on, work, updated=())  # stamina's log then names the work
     again = stamina.retry(on=run.backoff, attempts=run.attempts, timeout=run.left)(go_on)
     try:
         return again()

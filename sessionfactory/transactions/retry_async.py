@@ -36,7 +36,7 @@ async def run_in_transaction_async(  # noqa: PLR0913 - named, and each with a de
 ) -> T:
     """Async twin of ``run_in_transaction``: the work is a coroutine function.
 
-    A cancellation ends it, as it ends ``sessions.begin()``; nothing is tried again then.
+    A cancellation ends it, as it ends ``sessions.begin()``; nothing is repeated then.
 
     Raises:
         TypeError: what the work returns cannot be awaited; it was rolled back.
@@ -56,7 +56,7 @@ async def retry_async(
     attempt: Callable[[Run], Awaitable[T]], run: Run, work: Callable[..., object]
 ) -> T:
     """Async twin of ``retry``."""
-    # Stamina comes in after the first one: most transactions succeed, and need not pay for it.
+    # Stamina is used after the first attempt, because most transactions succeed at once.
     try:
         return await attempt(run)
     except Exception:
@@ -65,7 +65,7 @@ async def retry_async(
     import stamina  # noqa: PLC0415 - most processes never need it
 
     go_on = partial(_go_on, attempt, run, work)
-    update_wrapper(go_on, work, updated=())  # it is the work that stamina's log names
+    update_wrapper(go_on, work, updated=())  # stamina's log then names the work
     again = stamina.retry(on=run.backoff, attempts=run.attempts, timeout=run.left)(go_on)
     try:
         return await again()

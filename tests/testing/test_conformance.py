@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.pool import StaticPool
 
 from sessionfactory import DatabaseSettings, SqlAlchemySessionFactory
-from sessionfactory.testing.conformance._promises import CONFORMANCE_TABLE, ConformanceError
+from sessionfactory.testing.conformance._requirements import CONFORMANCE_TABLE, ConformanceError
 from sessionfactory.testing.conformance.conformance import check_session_factory
 from sessionfactory.testing.recording.recording import RecordingSessionFactory
 

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.orm import sessionmaker
 
-from sessionfactory.testing.conformance._promises import CONFORMANCE_TABLE, ConformanceError
+from sessionfactory.testing.conformance._requirements import CONFORMANCE_TABLE, ConformanceError
 from sessionfactory.testing.conformance.conformance_async import check_async_session_factory
 from sessionfactory.testing.recording.recording_async import AsyncRecordingSessionFactory
 

@@ -21,7 +21,7 @@ from sessionfactory import (
     on_commit,
 )
 from sessionfactory.pool import call_sites
-from sessionfactory.testing.rollback._one_connection import (
+from sessionfactory.testing.rollback._shared_connection import (
     ConcurrentUseError,
     InterleavedTransactionsError,
     NotUndoneError,

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.orm import sessionmaker
 from sqlalchemy.util import await_only
 
-from sessionfactory.testing.rollback._one_connection import (
+from sessionfactory.testing.rollback._shared_connection import (
     ConcurrentUseError,
     InterleavedTransactionsError,
     NotUndoneError,

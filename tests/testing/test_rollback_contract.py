@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import delete, insert, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from sessionfactory.testing.rollback._one_connection import (
+from sessionfactory.testing.rollback._shared_connection import (
     ConnectionLostError,
     InterleavedTransactionsError,
     NotUndoneError,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy.orm import Session
 
-from sessionfactory.testing.conformance._promises import (
+from sessionfactory.testing.conformance._requirements import (
     NOT_MADE,
     Attempt,
     Deliberate,

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from typing import TYPE_CHECKING, Final
 
 from sessionfactory.drivers.asyncio_ext import AsyncSession
-from sessionfactory.testing.conformance._promises import (
+from sessionfactory.testing.conformance._requirements import (
     NOT_MADE,
     Attempt,
     Deliberate,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
-from sessionfactory.testing.rollback._undone import running
+from sessionfactory.testing.rollback._open_transactions import running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from sessionfactory.interfaces import AsyncSessionFactory, SessionFactory
-    from sessionfactory.testing.rollback._undone import Undone
+    from sessionfactory.testing.rollback._open_transactions import Undone
 
 
 @contextmanager

@@ -24,8 +24,13 @@ from sqlalchemy.orm import Session
 
 from sessionfactory.sessions.scope import S, TransactionScope
 from sessionfactory.testing.rollback._engines import engine_behind
-from sessionfactory.testing.rollback._undone import Undone, refuse_second_block, running, told
-from sessionfactory.testing.rollback._undone_sessions import adopt
+from sessionfactory.testing.rollback._open_transactions import (
+    Undone,
+    refuse_second_block,
+    running,
+    told,
+)
+from sessionfactory.testing.rollback._sessions import adopt
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager

@@ -15,8 +15,13 @@ from sqlalchemy.util.concurrency import greenlet_spawn
 from sessionfactory.drivers.asyncio_ext import AsyncConnection, AsyncEngine, AsyncSession
 from sessionfactory.sessions.scope_async import A, AsyncTransactionScope
 from sessionfactory.testing.rollback._engines import engine_behind
-from sessionfactory.testing.rollback._undone import Undone, refuse_second_block, running, told
-from sessionfactory.testing.rollback._undone_sessions import adopt
+from sessionfactory.testing.rollback._open_transactions import (
+    Undone,
+    refuse_second_block,
+    running,
+    told,
+)
+from sessionfactory.testing.rollback._sessions import adopt
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager

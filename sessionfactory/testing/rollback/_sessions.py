@@ -12,7 +12,7 @@ from sessionfactory.pool.call_sites import here
 from sessionfactory.transactions.after_commit import CAPTURING
 
 if TYPE_CHECKING:
-    from sessionfactory.testing.rollback._undone import Undone
+    from sessionfactory.testing.rollback._open_transactions import Undone
 
 
 class UndoneSession(Session):

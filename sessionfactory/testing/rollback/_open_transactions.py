@@ -11,7 +11,7 @@ from sqlalchemy.exc import IllegalStateChangeError
 
 from sessionfactory.errors import ClosedError, SharedSessionError
 from sessionfactory.pool.call_sites import here
-from sessionfactory.testing.rollback._one_connection import (
+from sessionfactory.testing.rollback._shared_connection import (
     ConcurrentUseError,
     ConnectionLostError,
     InterleavedTransactionsError,

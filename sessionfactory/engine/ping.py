@@ -39,7 +39,7 @@ class Pinger:
     def ping(self, engine: Engine, ledger: Ledger, timeout: float) -> Health:
         """Return how the database does, within ``timeout`` seconds."""
         if families.of_dialect(engine.dialect).is_sqlite:
-            file = sqlite.file_of(engine.url)
+            file = None if sqlite.is_shared_memory(engine.url) else sqlite.file_of(engine.url)
             return sqlite.ping_file(file) if file else Health("ok", 0.0, "in memory")
         with self._lock:
             pending = self._pending  # first: the connection that is out may be this ping's own

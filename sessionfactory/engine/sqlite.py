@@ -35,6 +35,12 @@ def is_memory(url: URL) -> bool:
     return database.partition("?")[0] in {"", ":memory:", "file::memory:"} or "memory" in mode
 
 
+def is_shared_memory(url: URL) -> bool:
+    """Return whether a URL means a database in memory that connections share: ``vfs=memdb``."""
+    database = url.database or ""
+    return "memdb" in parse_qs(database.partition("?")[2]).get("vfs", [url.query.get("vfs", "")])
+
+
 def file_of(url: URL) -> Path | None:
     """Return the file that a SQLite URL means; ``None`` if it is in memory."""
     if is_memory(url):

@@ -123,8 +123,15 @@ def transactions_read_only(dialect: Dialect) -> Standing:
     """
     # Not in what type checkers know of ``Dialect``: only PostgreSQL's have it.
     of_postgresql: Any = dialect
+
+    def put_on(connection: DBAPIConnection) -> None:
+        # A listener to "connect" may have left a transaction open, as pgvector's does: what it set
+        # is kept. Sends nothing on a connection at rest.
+        connection.commit()
+        of_postgresql.set_readonly(connection, True)
+
     return Standing(
-        lambda connection: of_postgresql.set_readonly(connection, True),
+        put_on,
         lambda connection: of_postgresql.set_readonly(connection, False),
         lambda connection: of_postgresql.get_readonly(connection) is True,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, event, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
 from sessionfactory import (
@@ -207,3 +207,21 @@ def test_sqlite(url: str) -> None:
                 connection.execute(WRITE)
         with sessions.begin() as session:
             session.execute(WRITE)
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+def test_listener_that_leaves_a_transaction_open(
+    driver: str, postgres_server: PostgresServer
+) -> None:
+    """A reader works on a new connection whose listener has begun a transaction."""
+    with SqlAlchemySessionFactory(DatabaseSettings(postgres_server.url_for(driver))) as sessions:
+
+        @event.listens_for(sessions.engine, "connect")
+        def register(connection: Any, _record: object) -> None:
+            connection.cursor().execute("SET application_name = 'registered'")
+
+        with sessions.reader() as session:
+            assert session.scalar(text("SHOW application_name")) == "registered"
+            assert session.scalar(text("SHOW transaction_read_only")) == "on"
+        with sessions() as session:
+            assert session.scalar(text("SHOW application_name")) == "registered"

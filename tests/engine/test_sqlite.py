@@ -315,3 +315,11 @@ def test_what_our_settings_decide_is_not_said_twice(url: str) -> None:
     options = {"connect_args": arguments}
     with pytest.raises(SettingsError, match=r"may not name what a setting covers: (timeout|isol)"):
         SqlAlchemySessionFactory(DatabaseSettings(url, engine_options=options))
+
+
+def test_ping_of_memory_that_is_shared() -> None:
+    """A database of the memdb file system is in memory, and no file is missed."""
+    url = "sqlite:///file:/pinged?vfs=memdb&uri=true"
+    with SqlAlchemySessionFactory(DatabaseSettings(url)) as factory:
+        health = factory.ping()
+    assert (health.state, health.detail) == ("ok", "in memory")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 from typing_extensions import TypeVar
@@ -99,6 +98,8 @@ def half_of(factory: object) -> Half | None:
 
     Nothing is called: what ``begin`` is, and what its annotation promises, has to be enough.
     """
+    import inspect  # noqa: PLC0415 - not for those who only name the interface
+
     begin = inspect.unwrap(getattr(factory, "begin", half_of))
     if inspect.isasyncgenfunction(begin) or inspect.iscoroutinefunction(begin):
         return "async"

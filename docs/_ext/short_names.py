@@ -7,9 +7,12 @@ is SQLAlchemy's ``sqlalchemy.engine.Engine``, that of the other ``sessionfactory
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sphinx.ext.intersphinx import InventoryAdapter
+
+import sessionfactory
 
 if TYPE_CHECKING:
     from docutils.nodes import Element, TextElement
@@ -19,6 +22,13 @@ if TYPE_CHECKING:
 
 
 _OF_A_ROOM = re.compile(r"sessionfactory\.(?!testing\.[A-Z]|ext\.alembic)\w+\.")
+
+_CLASSES = {
+    name
+    for file in Path(sessionfactory.__file__).parent.rglob("*.py")
+    for name in re.findall(r"^class (\w+)", file.read_text(encoding="utf-8"), re.MULTILINE)
+}
+"""Classes of the package: one without a page stays text in a signature."""
 
 
 def resolve(
@@ -43,7 +53,8 @@ def resolve(
                 if name.rpartition(".")[2] == last:
                     return _link(names[name].uri, name, content)
     # A type that a room of the package keeps to itself has no page: its name stays text.
-    return content if _OF_A_ROOM.match(str(node["reftarget"])) else None
+    target = str(node["reftarget"])
+    return content if _OF_A_ROOM.match(target) or target in _CLASSES else None
 
 
 def _link(address: str, name: str, content: TextElement) -> Element:

@@ -74,6 +74,15 @@ def keep_to(session: Session, options: TransactionOptions) -> None:
     vars(session)["get_bind"] = get_bind
 
 
+def without_options(engine: Engine) -> Engine:
+    """Return the engine that a view is of, for queries of our own; another engine as it is."""
+    for one in (engine, *sqlalchemy_private.derived_from(engine)):
+        if _OF in vars(one):
+            viewed: Engine = vars(one)[_OF][0]
+            return viewed
+    return engine
+
+
 def _derived(engine: Engine, options: TransactionOptions) -> Engine:
     """Return a view of an engine that was derived from a view by ``execution_options``."""
     proxied = next(one for one in sqlalchemy_private.derived_from(engine) if _OF in vars(one))

@@ -18,6 +18,7 @@ from sessionfactory.clock import monotonic
 from sessionfactory.drivers import sqlalchemy_private
 from sessionfactory.drivers.error_codes import is_answer, kind_of
 from sessionfactory.engine import dialect_hooks
+from sessionfactory.engine.views import without_options
 from sessionfactory.errors import CommitUncertainError, note_outcome
 from sessionfactory.pool.waiting import pause
 from sessionfactory.transactions.verification import marker, postgres_status
@@ -86,7 +87,7 @@ class Watch:
         check = self._connections[connection]
         if not self._open or check is None or is_answer(error):
             raise error
-        engine, dialect = connection.engine, connection.dialect
+        engine, dialect = without_options(connection.engine), connection.dialect
         connection.invalidate(error)  # first, because the pool may allow only one connection
         outcome, reason = _find(check, engine, self._deadline)
         wrapped = DBAPIError.instance(

@@ -22,6 +22,7 @@ import socket
 import threading
 import time
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import WeakValueDictionary
 
@@ -33,8 +34,6 @@ from sessionfactory.engine.drain import CutConnection
 from sessionfactory.errors import ForkedConnectionError, SessionFactoryError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from sqlalchemy import Dialect, Engine, ExceptionContext
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
@@ -69,6 +68,12 @@ _gate: Final = threading.RLock()
 """Had by who forks, until that is done; whoever opens a connection comes through here first."""
 _opening: Final[dict[object, int]] = {}
 """Who opens a connection: the numbers of threads."""
+
+
+_OURS: Final = "sessionfactory-"
+"""How the names of threads of this package begin; a thread that connects ends soon after."""
+_ending: Final[dict[threading.Thread, None]] = {}
+"""Threads of this package that have connected: as one ends, OpenSSL takes its lock once more."""
 
 
 class InheritedConnection(CutConnection):
@@ -157,13 +162,29 @@ def between_forks(dialect: Dialect, connect: Connect) -> Connect:
         try:
             return connect(*arguments, **keywords)
         finally:
+            thread = threading.current_thread()
+            if thread.name.startswith(_OURS):
+                _ending[thread] = None  # first: a fork finds it here or there
             _opening.pop(attempt, None)  # a forked child may have forgotten it
 
     return connect_between
 
 
 def _others_open() -> bool:
-    return any(thread != threading.get_ident() for thread in tuple(_opening.values()))
+    me = threading.get_ident()
+    if any(thread != me for thread in tuple(_opening.values())):
+        return True
+    for thread in tuple(_ending):
+        if _has_ended(thread):
+            _ending.pop(thread, None)
+        elif thread.ident != me:
+            return True
+    return False
+
+
+def _has_ended(thread: threading.Thread) -> bool:
+    """Return whether a thread has ended for the operating system, too, where that can be seen."""
+    return not thread.is_alive() and not Path(f"/proc/self/task/{thread.native_id}").exists()
 
 
 def _told() -> list[Forked]:
@@ -183,6 +204,7 @@ def _before_fork() -> None:
 
 def _in_child() -> None:
     _opening.clear()
+    _ending.clear()
     _gate.release()
     sqlalchemy_private.free_counters()
     with ExitStack() as everybody:

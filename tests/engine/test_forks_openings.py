@@ -6,6 +6,8 @@ It would leave the child with OpenSSL's locks: one in ten that connected at once
 from __future__ import annotations
 
 import os
+import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -56,6 +58,26 @@ def test_an_attempt_that_hangs(postgres_server: PostgresServer) -> None:
             assert in_child(os.getpid) != os.getpid()
             with pytest.raises(ConnectTimeoutError):
                 caller.join()
+
+
+def test_a_thread_that_connected_is_waited_for(postgres_server: PostgresServer) -> None:
+    """A thread of the package that has connected has ended when the child begins."""
+    connected, steps = threading.Event(), list[str]()
+    with SqlAlchemySessionFactory(DatabaseSettings(postgres_server.url)) as factory:
+        dialect = factory.engine.dialect
+        arguments = dialect.create_connect_args(factory.engine.url)
+
+        def connect_and_end() -> None:
+            dialect.connect(*arguments[0], **arguments[1]).close()
+            connected.set()
+            time.sleep(0.05)  # it ends slowly
+            steps.append("ended")
+
+        thread = threading.Thread(target=connect_and_end, name="sessionfactory-connect")
+        thread.start()
+        assert connected.wait(30)
+        assert in_child(lambda: list(steps)) == ["ended"]
+        thread.join(30)
 
 
 def _ask(factory: SqlAlchemySessionFactory) -> object:

@@ -103,6 +103,7 @@ async def test_rolled_back(place: Place) -> None:
             await session.connection()
             on_commit(sync_of(session), lambda: log.append("closed"))
             await session.close()
+        async with sessions() as session:
             on_commit(sync_of(session), lambda: log.append("next"))
             await session.commit()
             await session.commit()

@@ -66,7 +66,7 @@ def caller_of_pool(*, is_awaited: bool) -> FrameType | None:
     """
     if is_awaited:
         return user_frame()
-    frame = _outside(_getframe(3))
+    frame = _outside(_getframe(5))  # the nearest five are this package's
     return None if frame is None or _runs_a_loop(frame) else frame
 
 
@@ -119,9 +119,13 @@ def _runs_a_loop(frame: FrameType) -> bool:
 
 def _outside(frame: FrameType | None) -> FrameType | None:
     """Return the innermost frame that is no library's, from a frame on."""
+    kinds = _kinds  # written out: each checkout passes some ten frames
     while frame is not None:
-        kind = _kind_of(frame)
-        if kind == _RUNS_A_LOOP or (kind == _USER and _HIDDEN not in frame.f_code.co_varnames):
+        code = frame.f_code
+        kind = kinds.get(code.co_filename)
+        if kind is None:
+            kind = _kind_of(frame)
+        if kind != _LIBRARY and (kind == _RUNS_A_LOOP or _HIDDEN not in code.co_varnames):
             return frame
         frame = frame.f_back
     return None

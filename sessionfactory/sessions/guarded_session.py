@@ -147,8 +147,11 @@ class GuardedSession(Session):
 
     def sessionfactory_enter_scope(self) -> None:
         """Note that the running thread or task enters a scope of the session."""
-        owner = current_owner()
-        self.sessionfactory_scope = id(owner) if kind_of(owner) == "task" else get_ident()
+        loop = _get_running_loop()
+        task = None if loop is None else asyncio.current_task(loop)
+        self.sessionfactory_scope = (
+            get_ident() if task is None else id(getattr(task, "sessionfactory_caller", task))
+        )
 
     def __enter__(self) -> Self:
         """Enter the scope at whose end the session is closed."""

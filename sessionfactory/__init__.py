@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         SqliteSettings,
     )
     from sessionfactory.drivers.error_codes import is_transient
-    from sessionfactory.engine.options import IsolationLevel
+    from sessionfactory.engine.views.options import IsolationLevel
     from sessionfactory.errors import (
         AfterCommitError,
         ClosedError,
@@ -150,7 +150,7 @@ _MODULES = {
     "pool.loop_bound": ("AsyncFairPool",),
     "transactions.advisory_lock": ("advisory_lock",),
     "transactions.after_commit": ("on_commit",),
-    "engine.options": ("IsolationLevel",),
+    "engine.views.options": ("IsolationLevel",),
     "transactions.verification.marker": ("marker_table",),
     "transactions.verification.watch": ("Verification",),
     "transactions.retry": ("run_in_transaction",),

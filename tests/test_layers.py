@@ -33,6 +33,57 @@ FLOORS: Final = (
     ("cli", "cli_output", "__main__", "testing", "testing.*", "pytest_plugin"),
     ("",),  # the package itself, which re-exports; no module inside imports from it
 )
+# Inside a room of more than ten modules, from the ground up: a module imports from the rows before
+# its own. A room within a room is one entry.
+ORDERS: Final = {
+    "config": (
+        ("files", "hide_arguments", "masking", "removed"),
+        ("rotating_secret", "values"),
+        ("validation",),
+        ("settings",),
+        ("configuration",),
+        ("environment",),
+        ("sources",),
+    ),
+    "drivers": (
+        ("asyncio_ext", "commit_stage", "families", "sqlalchemy_private", "transport"),
+        ("driver", "server_limit"),
+        ("libpq", "pymysql_like"),
+        ("known",),
+        ("connections", "dialects", "error_codes"),
+        ("failed_transactions", "psycopg_pipeline", "server_processes", "tls"),
+    ),
+    "drivers.known": (
+        ("aiomysql", "asyncmy", "asyncpg", "mysqlclient", "mysqlconnector", "oracledb", "pg8000"),
+        ("psycopg", "psycopg2", "pymysql", "pyodbc", "sqlite3"),
+        ("aiosqlite", "sqlcipher"),
+    ),
+    "pool": (
+        ("call_sites", "connection_settings", "owners", "session_reset", "wait_queue"),
+        ("ledger", "pool_entry", "shielded"),
+        ("deadlocks", "leak_warnings", "waiting"),
+        ("connector", "liveness"),
+        ("tracked",),
+        ("fair",),
+        ("loop_bound",),
+    ),
+    "engine": (
+        ("credentials", "dialect_hooks", "drain", "sqlite_begin", "timeouts"),
+        ("creators", "forks", "sqlite", "views"),
+        ("arguments", "failover", "pgbouncer", "ping"),
+        ("connect",),
+        ("managed",),
+    ),
+}
+MOST_MODULES: Final = 16
+ORDERED_FROM: Final = 11
+# Rooms whose ``__init__`` holds more than a sentence, and why.
+EXPORTING: Final = {
+    "": "the public names, loaded on first use",
+    "testing": "the public names, loaded on first use",
+    "testing.proxy": "the proxy's public class, beside the process that it starts",
+    "drivers.known": "the tables that find a driver's module",
+}
 # What every pytest run of every user may load must stay light, and what a service depends on, too.
 LIGHT: Final = frozenset({"", "_lazy", "errors", "interfaces", "status", "null"})
 HEAVY: Final = frozenset({"attr", "attrs", "sqlalchemy"})
@@ -162,6 +213,69 @@ def test_nothing_imports_upwards() -> None:
     ]
 
     assert upwards == []
+
+
+def rooms() -> dict[str, list[str]]:
+    """Return the modules of each room, ``__init__`` not counted; the ground has the empty name."""
+    found: dict[str, list[str]] = {}
+    for module, path in PATHS.items():
+        if path.name != "__init__.py":
+            room, _, name = module.rpartition(".")
+            found.setdefault(room, []).append(name)
+    return found
+
+
+def entry_of(room: str, module: str) -> str:
+    """Return a module's entry in the order of a room: its own name, or that of its inner room."""
+    return module.removeprefix(f"{room}.").partition(".")[0] if module != room else ""
+
+
+def test_no_room_is_a_hall() -> None:
+    """A room has at most sixteen modules: where it grows, it divides by concepts."""
+    sizes = {room: len(modules) for room, modules in rooms().items()}
+    assert {room: size for room, size in sizes.items() if size > MOST_MODULES} == {}
+
+
+def test_every_large_room_has_an_order() -> None:
+    """A room of more than ten modules has a table of rows, which names each of its modules once."""
+    large = {room for room, modules in rooms().items() if room and len(modules) >= ORDERED_FROM}
+    large -= {"testing.proxy._engine"}  # a program of its own, with relative imports
+    assert large <= ORDERS.keys()
+    for room, rows in ORDERS.items():
+        inside = {entry_of(room, module) for module in PATHS if module.startswith(f"{room}.")}
+        assert sorted(name for row in rows for name in row) == sorted(inside), room
+
+
+def test_large_rooms_are_in_order() -> None:
+    """Inside a large room, a module imports only from the rows below its own."""
+    row_of = {
+        (room, name): number
+        for room, rows in ORDERS.items()
+        for number, row in enumerate(rows)
+        for name in row
+    }
+    against = [
+        str(found)
+        for room in ORDERS
+        for found in OURS
+        if found.module.startswith(f"{room}.")
+        and inner(found).startswith(f"{room}.")
+        and (importer := entry_of(room, found.module)) != (target := entry_of(room, inner(found)))
+        and row_of[room, importer] <= row_of[room, target]
+    ]
+
+    assert against == []
+
+
+def test_every_room_says_what_it_is_for() -> None:
+    """A room's ``__init__`` begins with one sentence on one line, and few rooms have more in it."""
+    for module, path in PATHS.items():
+        if path.name != "__init__.py":
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        summary = (ast.get_docstring(tree) or "").partition("\n\n")[0]
+        assert re.fullmatch(r"[A-Z][^\n.]*(?:\.\w[^\n.]*)*\.", summary), f"{module}: {summary!r}"
+        assert (len(tree.body) > 1) == (module in EXPORTING), module
 
 
 def test_there_are_no_cycles() -> None:

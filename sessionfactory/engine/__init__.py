@@ -1,5 +1,1 @@
-"""What is done to an engine so that it deserves trust.
-
-``managed.py`` is the door: it builds the engine once, on first use, and owns its life. Everything
-here works on the sync engine, with SQLAlchemy's documented events, and serves both halves.
-"""
+"""The engine: built once, on first use; how it connects, begins, commits, and how it ends."""

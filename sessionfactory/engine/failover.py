@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import event
 
 from sessionfactory.drivers.error_codes import classify
-from sessionfactory.engine import read_only
+from sessionfactory.engine.views import read_only
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, ExceptionContext

@@ -27,10 +27,10 @@ from sessionfactory.engine import (
     forks,
     sqlite,
     timeouts,
-    views,
 )
 from sessionfactory.engine.drain import CutHold, cut_own, dispose, drain, strike_out
 from sessionfactory.engine.ping import Pinger
+from sessionfactory.engine.views import views
 from sessionfactory.errors import ClosedError, Fault, SettingsError
 from sessionfactory.pool import leak_warnings, session_reset
 from sessionfactory.pool.ledger import Ledger

@@ -13,7 +13,7 @@ from sessionfactory._lazy import publish
 from sessionfactory.config.hide_arguments import unseen
 from sessionfactory.config.settings import DatabaseSettings
 from sessionfactory.engine.managed import ManagedEngine
-from sessionfactory.engine.views import READ_ONLY, keep_to
+from sessionfactory.engine.views.views import READ_ONLY, keep_to
 from sessionfactory.errors import ClosedError, Fault, SettingsError
 from sessionfactory.pool.call_sites import note_opening
 from sessionfactory.sessions.guarded_session import guarded, refuse_class

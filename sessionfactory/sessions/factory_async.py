@@ -14,7 +14,7 @@ from sessionfactory.config.hide_arguments import unseen
 from sessionfactory.config.settings import DatabaseSettings
 from sessionfactory.drivers.asyncio_ext import AsyncEngine, AsyncSession, async_sessionmaker
 from sessionfactory.engine.managed import ManagedEngine
-from sessionfactory.engine.views import READ_ONLY, keep_to
+from sessionfactory.engine.views.views import READ_ONLY, keep_to
 from sessionfactory.errors import ClosedError, Fault, SettingsError
 from sessionfactory.pool.call_sites import note_opening
 from sessionfactory.sessions.guarded_session import refuse_class

@@ -13,9 +13,9 @@ from sqlalchemy.orm import Session
 from sessionfactory.drivers import families
 from sessionfactory.drivers.asyncio_ext import AsyncSession
 from sessionfactory.drivers.sqlalchemy_private import is_autocommit, of_session
-from sessionfactory.engine import local_settings
-from sessionfactory.engine.options import TransactionOptions
-from sessionfactory.engine.views import keep_to
+from sessionfactory.engine.views import local_settings
+from sessionfactory.engine.views.options import TransactionOptions
+from sessionfactory.engine.views.views import keep_to
 from sessionfactory.errors import Fault, SessionFactoryError, SettingsError
 from sessionfactory.interfaces import makes_sessions
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import SessionTransaction
 
-    from sessionfactory.engine.options import IsolationLevel
+    from sessionfactory.engine.views.options import IsolationLevel
     from sessionfactory.interfaces import AsyncSessionFactory, SessionFactory
 
 S = TypeVar("S", bound=Session)

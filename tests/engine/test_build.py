@@ -19,8 +19,8 @@ from sessionfactory import (
 )
 from sessionfactory.drivers import connections, dialects, sqlalchemy_private
 from sessionfactory.engine.managed import ManagedEngine
-from sessionfactory.engine.options import TransactionOptions
-from sessionfactory.engine.views import view_of
+from sessionfactory.engine.views.options import TransactionOptions
+from sessionfactory.engine.views.views import view_of
 
 if TYPE_CHECKING:
     import sqlite3

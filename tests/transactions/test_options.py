@@ -22,8 +22,8 @@ from sessionfactory import (
     run_in_transaction,
     with_options,
 )
-from sessionfactory.engine.options import TransactionOptions
-from sessionfactory.engine.views import view_of
+from sessionfactory.engine.views.options import TransactionOptions
+from sessionfactory.engine.views.views import view_of
 from sessionfactory.pool import connection_settings
 from sessionfactory.testing import check_session_factory
 

@@ -34,7 +34,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from sessionfactory.drivers import families
 from sessionfactory.drivers.error_codes import classify, kind_of
-from sessionfactory.engine.read_only import is_read_only
+from sessionfactory.engine.views.read_only import is_read_only
 from sessionfactory.errors import SessionFactoryError
 from sessionfactory.transactions.verification import postgres_status
 from sessionfactory.transactions.verification.outcome import NothingWritten

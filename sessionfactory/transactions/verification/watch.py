@@ -18,7 +18,7 @@ from sessionfactory.clock import monotonic
 from sessionfactory.drivers import sqlalchemy_private
 from sessionfactory.drivers.error_codes import is_answer, kind_of
 from sessionfactory.engine import dialect_hooks
-from sessionfactory.engine.views import without_options
+from sessionfactory.engine.views.views import without_options
 from sessionfactory.errors import CommitUncertainError, note_outcome
 from sessionfactory.pool.waiting import pause
 from sessionfactory.transactions.verification import marker, postgres_status

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from sessionfactory.engine.options import TransactionOptions
+    from sessionfactory.engine.views.options import TransactionOptions
 
 _TIMEOUTS: Final = ("statement_timeout", "lock_timeout")
 

@@ -9,8 +9,9 @@ from weakref import ref
 from sqlalchemy import Engine
 
 from sessionfactory.drivers import families, known, sqlalchemy_private
-from sessionfactory.engine import read_only, sqlite_begin, timeouts
-from sessionfactory.engine.options import TransactionOptions
+from sessionfactory.engine import sqlite_begin, timeouts
+from sessionfactory.engine.views import read_only
+from sessionfactory.engine.views.options import TransactionOptions
 from sessionfactory.errors import Fault, SettingsError
 from sessionfactory.pool import connection_settings
 

@@ -13,7 +13,7 @@ from hypothesis import settings
 
 from sessionfactory import DatabaseSettings, SqlAlchemySessionFactory
 from sessionfactory.testing import MariaDBServer, PostgresServer
-from tests.support.available import LOCK_TIMEOUT, running_or_skipped
+from tests.support.available import MARIADB_LIMITS, POSTGRES_LIMITS, running_or_skipped
 from tests.support.sqlite_pools import Databases
 
 if TYPE_CHECKING:
@@ -91,15 +91,14 @@ def factory(url: str) -> Generator[SqlAlchemySessionFactory]:
 @pytest.fixture(scope="session")
 def postgres_server() -> Generator[PostgresServer]:
     """A PostgreSQL for all tests of a session that leave it running and clean."""
-    limits = {"lock_timeout": f"{LOCK_TIMEOUT}s"}
-    with running_or_skipped(PostgresServer(settings=limits)) as server:
+    with running_or_skipped(PostgresServer(settings=POSTGRES_LIMITS)) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def own_postgres() -> Generator[PostgresServer]:
     """A PostgreSQL for tests that stop and kill it; each brings it up again."""
-    server = PostgresServer(settings={"max_connections": 42, "lock_timeout": f"{LOCK_TIMEOUT}s"})
+    server = PostgresServer(settings={"max_connections": 42, **POSTGRES_LIMITS})
     with running_or_skipped(server):
         server.execute("CREATE TABLE kept (value text)")
         server.execute("CREATE TABLE item (id int)")
@@ -109,8 +108,7 @@ def own_postgres() -> Generator[PostgresServer]:
 @pytest.fixture(scope="session")
 def mariadb_server() -> Generator[MariaDBServer]:
     """A MariaDB for all tests of a session that leave it running and clean."""
-    limits = {"innodb_lock_wait_timeout": LOCK_TIMEOUT, "lock_wait_timeout": LOCK_TIMEOUT}
-    with running_or_skipped(MariaDBServer(settings=limits)) as server:
+    with running_or_skipped(MariaDBServer(settings=MARIADB_LIMITS)) as server:
         yield server
 
 

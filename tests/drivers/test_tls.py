@@ -20,7 +20,7 @@ from sessionfactory import (
 )
 from sessionfactory.drivers import tls
 from sessionfactory.testing import MariaDBServer
-from tests.support.available import running_or_skipped
+from tests.support.available import MARIADB_LIMITS, running_or_skipped
 from tests.support.tls import authority, before
 
 if TYPE_CHECKING:
@@ -55,9 +55,9 @@ def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Generator[MariaDBServer
         if path.name.startswith(("pytest-", "popen-", "certificate")):
             path.chmod(0o755)  # the server may run as another user
     key.chmod(0o644)
-    with running_or_skipped(
-        MariaDBServer(settings={"ssl_cert": str(chain), "ssl_key": str(key)})
-    ) as server:
+    settings: dict[str, str | int | bool] = {"ssl_cert": str(chain), "ssl_key": str(key)}
+    settings |= MARIADB_LIMITS
+    with running_or_skipped(MariaDBServer(settings=settings)) as server:
         yield server
 
 
@@ -144,7 +144,8 @@ PLAIN_MARIADB = ("pymysql", "mysqlconnector", "aiomysql", "asyncmy")
 @pytest.fixture(scope="module")
 def plain_mariadb() -> Generator[MariaDBServer]:
     """A MariaDB without TLS, or what an attacker between makes of one."""
-    with running_or_skipped(MariaDBServer(settings={"skip_ssl": True})) as server:
+    settings = {"skip_ssl": True, **MARIADB_LIMITS}
+    with running_or_skipped(MariaDBServer(settings=settings)) as server:
         yield server
 
 

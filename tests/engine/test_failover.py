@@ -19,7 +19,7 @@ from sessionfactory import (
     SqlAlchemySessionFactory,
 )
 from sessionfactory.testing import FaultProxy, MariaDBServer
-from tests.support.available import running_or_skipped
+from tests.support.available import MARIADB_LIMITS, running_or_skipped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -117,7 +117,7 @@ def test_postgresql(
 @pytest.fixture(scope="module")
 def next_mariadb() -> Generator[MariaDBServer]:
     """The MariaDB that writes after a failover."""
-    with running_or_skipped(MariaDBServer()) as server:
+    with running_or_skipped(MariaDBServer(settings=MARIADB_LIMITS)) as server:
         yield server
 
 

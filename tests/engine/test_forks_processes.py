@@ -11,7 +11,7 @@ import time
 import warnings
 from contextlib import contextmanager
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import Integer, column, event, make_url, select, text
@@ -27,6 +27,7 @@ from sessionfactory import (
 from sessionfactory.drivers import sqlalchemy_private
 from sessionfactory.engine import forks
 from tests.support.child import Child, fork, in_child
+from tests.support.observe import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -268,13 +269,12 @@ def test_watch_over_long_holds(
     postgres_server: PostgresServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A child watches its own connections, though the thread that did so is not there."""
-    pool = PoolSettings(hold_warning=0.01)
+    pool = PoolSettings(hold_warning=0.5)
     with SqlAlchemySessionFactory(DatabaseSettings(postgres_server.url, pool=pool)) as factory:
-        ask(factory)
-        watch = cast("Any", factory._managed._renewals[0]).__self__
 
         def hold(ready: threading.Event, go_on: threading.Event) -> None:
-            with watch._lock:
+            with factory() as session:
+                session.execute(ONE)
                 ready.set()
                 go_on.wait()
 
@@ -282,8 +282,7 @@ def test_watch_over_long_holds(
             caplog.clear()
             with factory() as session:
                 session.execute(ONE)
-                while not caplog.messages:
-                    time.sleep(0.001)
+                until(lambda: bool(caplog.messages))
 
         with meanwhile(hold):
             in_child(use)

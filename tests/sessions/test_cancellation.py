@@ -13,7 +13,7 @@ from tests.support.weather import DRIVERS, Weather, over
 if TYPE_CHECKING:
     from tests.support.cancellation import Mechanism
 
-CANCELLATIONS: Final = 500
+CANCELLATIONS: Final = 150
 TICKS: Final = 120
 
 pytestmark = pytest.mark.parametrize("weather", DRIVERS, indirect=True)

@@ -19,7 +19,7 @@ from sessionfactory.drivers.commit_stage import is_of_commit
 from sessionfactory.drivers.error_codes import codes_of
 from sessionfactory.testing import MariaDBServer
 from sessionfactory.testing.servers._binaries import find_mariadb
-from tests.support.available import running_or_skipped
+from tests.support.available import MARIADB_LIMITS, running_or_skipped
 from tests.support.observe import until
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def cluster() -> Generator[Cluster]:
                 "wsrep_sst_receive_address": f"127.0.0.1:{ports[4 + number]}",
                 "binlog_format": "ROW",
                 "innodb_autoinc_lock_mode": 2,
+                **MARIADB_LIMITS,
             }
             node = stack.enter_context(MariaDBServer(settings=settings))
             until(partial(is_ready, node))

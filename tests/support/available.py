@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import pytest
@@ -21,6 +22,11 @@ USES_FETCHED: Final = os.environ.get("SESSIONFACTORY_FETCHED") != "no"
 """Whether tests use the servers that ``make test`` fetches; ``FETCH=no`` leaves them out."""
 LOCK_TIMEOUT: Final = 10
 """Seconds that a statement of a test waits for a lock, so that none waits for its own for ever."""
+POSTGRES_LIMITS: Final = MappingProxyType({"lock_timeout": f"{LOCK_TIMEOUT}s"})
+MARIADB_LIMITS: Final = MappingProxyType(
+    {"innodb_lock_wait_timeout": LOCK_TIMEOUT, "lock_wait_timeout": LOCK_TIMEOUT}
+)
+"""Settings of servers on which tests work with several connections."""
 
 
 @contextmanager

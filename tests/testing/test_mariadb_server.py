@@ -20,7 +20,7 @@ from sessionfactory.testing.servers._process import (
     ServerUnavailableError,
 )
 from sessionfactory.testing.servers.mariadb import MariaDBServer
-from tests.support.available import running_or_skipped
+from tests.support.available import MARIADB_LIMITS, running_or_skipped
 from tests.support.observe import as_root, linux_only, processes_in, telling, until
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def own() -> Generator[MariaDBServer]:
     """A server for tests that stop and kill it; each brings it up again."""
-    settings = {"max-connections": 42, "innodb_file_per_table": False}
+    settings = {"max-connections": 42, "innodb_file_per_table": False, **MARIADB_LIMITS}
     with running_or_skipped(MariaDBServer(settings=settings)) as server:
         server.execute("CREATE TABLE kept (value varchar(20))")
         yield server

@@ -46,8 +46,8 @@ ORDERS: Final = {
         ("sources",),
     ),
     "drivers": (
-        ("asyncio_ext", "commit_stage", "families", "sqlalchemy_private", "transport"),
-        ("driver", "server_limit"),
+        ("asyncio_ext", "families", "sqlalchemy_private", "transport"),
+        ("commit_stage", "driver", "server_limit"),
         ("libpq", "pymysql_like"),
         ("known",),
         ("connections", "dialects", "error_codes"),

@@ -1,9 +1,9 @@
-"""A COMMIT that would save nothing, because the database has given the transaction up, is refused.
+"""Whether a COMMIT would save nothing, because the database has given the transaction up.
 
 After a statement has failed, PostgreSQL answers COMMIT with ROLLBACK, and no driver makes an error
 of it. MySQL and MariaDB roll back at a deadlock, SQLite when its disk is full: the next statement
 begins another transaction, and COMMIT saves half of the work. If the error of the statement was
-caught, nothing else shows that.
+caught, nothing else shows that. The hooks that ask here are in ``engine/dialect_hooks.py``.
 """
 
 from __future__ import annotations
@@ -12,24 +12,18 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import frozen
-from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 
 from sessionfactory.drivers import connections, families
 from sessionfactory.drivers.error_codes import classify
-from sessionfactory.drivers.sqlalchemy_private import of_transaction
 from sessionfactory.errors import CommitRolledBackError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from sqlalchemy import Connection, Dialect, ExceptionContext
-    from sqlalchemy.orm import Session
+    from sqlalchemy import Connection, ExceptionContext
     from sqlalchemy.pool import PoolProxiedConnection
 
     from sessionfactory.drivers.families import Family
 
-_INSTALLED: Final = "sessionfactory_refuses_failed_commits"
 _FAILURE: Final = "sessionfactory_failed_statement"
 
 
@@ -41,83 +35,13 @@ class _Failure:
     meanings: tuple[str, ...] = ()
 
 
-def refuse_commits(dialect: Dialect) -> bool:
-    """Make a dialect refuse to commit transactions that the database has given up.
-
-    Done once for a dialect; the method of the dialect is wrapped, because a listener to "commit"
-    cannot tell whether the COMMIT will be sent, and costs each statement of the engine. Thread-safe
-    in that a second wrapping does no harm.
-
-    Returns:
-        whether that is new.
-    """
-    if _INSTALLED in vars(dialect):
-        return False
-    vars(dialect)[_INSTALLED] = True
-    event.listen(dialect, "handle_error", _note)
-    vars(dialect).update(
-        do_commit=_committing(dialect, dialect.do_commit, dialect.do_rollback),
-        do_rollback=_rolling_back(dialect.do_rollback),
-        do_prepare_twophase=_preparing(dialect, dialect.do_prepare_twophase),
-    )
-    return True
+def assume_failure(connection: Connection) -> None:
+    """Record that a connection may have had errors that were not seen: it is in use already."""
+    connection.info.setdefault(_FAILURE, _Failure())
 
 
-def refuse_commits_of(session: Session) -> None:
-    """Make the engines that a session uses, whatever made them, refuse such commits.
-
-    A connection that is in use already may have had errors that were not seen.
-    """
-    transaction = session.get_transaction()
-    for connection in () if transaction is None else of_transaction(transaction):
-        if refuse_commits(connection.dialect) and not (connection.closed or connection.invalidated):
-            connection.info.setdefault(_FAILURE, _Failure())
-    if session.bind is not None:
-        refuse_commits(session.bind.dialect)
-
-
-def _committing(
-    dialect: Dialect, commit: Callable[[Any], None], rollback: Callable[[Any], None]
-) -> Callable[[Any], None]:
-    family = families.of_dialect(dialect)
-
-    def do_commit(proxied: PoolProxiedConnection) -> None:
-        try:
-            _refuse(proxied, family)
-        except CommitRolledBackError:
-            # SQLAlchemy counts a transaction as over whose COMMIT has failed, and sends nothing.
-            try:
-                rollback(proxied)
-            except Exception as lost:  # noqa: BLE001 - it ended in any case
-                proxied.invalidate(lost)
-            raise
-        commit(proxied)
-
-    return do_commit
-
-
-def _rolling_back(rollback: Callable[[Any], None]) -> Callable[[Any], None]:
-    def do_rollback(proxied: PoolProxiedConnection) -> None:
-        _failure_of(proxied)
-        rollback(proxied)
-
-    return do_rollback
-
-
-def _preparing(
-    dialect: Dialect, prepare: Callable[[Connection, Any], None]
-) -> Callable[[Connection, Any], None]:
-    family = families.of_dialect(dialect)
-
-    def do_prepare_twophase(connection: Connection, xid: Any) -> None:
-        _refuse(connection.connection, family)
-        prepare(connection, xid)
-
-    return do_prepare_twophase
-
-
-def _failure_of(proxied: PoolProxiedConnection) -> _Failure | None:
-    """Return and forget what is noted of a connection's transaction."""
+def forget(proxied: PoolProxiedConnection) -> _Failure | None:
+    """Return and remove what is recorded of a connection's transaction."""
     try:
         failure: _Failure | None = proxied.info.pop(_FAILURE, None)
     except NotImplementedError:  # while the engine's first connection is inspected
@@ -125,8 +49,11 @@ def _failure_of(proxied: PoolProxiedConnection) -> _Failure | None:
     return failure
 
 
-def _note(context: ExceptionContext) -> None:
-    """Note that a statement failed, if that may be the end of its transaction."""
+def note_failure(context: ExceptionContext) -> None:
+    """Record that a statement failed, if that may be the end of its transaction.
+
+    A listener to ``handle_error`` of a dialect.
+    """
     connection = context.connection
     if connection is None or context.is_disconnect:
         return
@@ -146,13 +73,13 @@ def _may_end_transaction(meanings: tuple[str, ...], family: Family, connection: 
     return "rolled back" in meanings or (family.speaks_mysql and "lock timeout" in meanings)
 
 
-def _refuse(proxied: PoolProxiedConnection, family: Family) -> None:
+def refuse(proxied: PoolProxiedConnection, family: Family) -> None:
     """Raise if COMMIT would save nothing, or half.
 
     Raises:
         CommitRolledBackError: the database has given the transaction up.
     """
-    failure = _failure_of(proxied)
+    failure = forget(proxied)
     if family.speaks_postgresql:
         failed = connections.has_failed_transaction(proxied.dbapi_connection)
         if failed is None:

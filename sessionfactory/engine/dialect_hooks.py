@@ -3,51 +3,59 @@
 SQLAlchemy's documented events would be the first choice. A listener to ``begin``, ``commit`` or
 ``rollback`` makes each connection of the engine look for listeners at every statement, which costs
 more than what it is for. A listener to ``commit`` runs before the COMMIT, so that it sees neither
-its error nor its answer. No event stands around closing. So the methods are replaced on the one
+its error nor its success. No event surrounds closing. So the methods are replaced on the one
 dialect of the engine, here and in no other module:
 
 ``do_commit``
-    is refused where the database has given the transaction up (``drivers/failed_transactions.py``,
-    which wraps ``do_rollback`` and ``do_prepare_twophase`` for that, too);
-    records that COMMIT was sent and whether it was answered; finishes in spite of a cancellation
-    (async); and, if its answer was lost, lets the verification of ``run_in_transaction`` find out.
+    is refused where the database has given the transaction up (``drivers/failed_transactions.py``);
+    records that COMMIT was sent and answered (``drivers/commit_stage.py``); finishes in spite of a
+    cancellation (async); and, if its reply was lost, lets the verification of
+    ``run_in_transaction`` find out.
+``do_prepare_twophase``, ``do_commit_twophase``
+    are recorded likewise; the first one is refused likewise.
 ``do_rollback``
-    finishes in spite of a cancellation (async); is left out where aiosqlite has no transaction.
+    removes these records; finishes in spite of a cancellation (async); is left out where aiosqlite
+    has no transaction.
 ``do_close``
     ends a broken connection without an error in the log, on asynchronous drivers.
 ``do_terminate``
     finishes in spite of a cancellation (async).
 
-``do_begin`` and ``do_execute`` of SQLite, which begin its transactions, are a subclass of its
-dialect: see ``engine/sqlite.py``. ``Dialect.connect`` is composed in ``engine/connect.py``.
+``watch_commits_of`` does the first three for the engines of a session that this package did not
+make. ``do_begin`` and ``do_execute`` of SQLite, which begin its transactions, are a subclass of its
+dialect: see ``engine/sqlite_begin.py``. ``Dialect.connect`` is composed in ``engine/connect.py``.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from sqlalchemy import event
+
 from sessionfactory.drivers import commit_stage, connections, failed_transactions, families
 from sessionfactory.drivers.error_codes import is_answer
-from sessionfactory.errors import note_outcome
+from sessionfactory.drivers.sqlalchemy_private import of_transaction
+from sessionfactory.errors import CommitRolledBackError, note_outcome
 from sessionfactory.pool import shielded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy import Dialect
+    from sqlalchemy import Connection, Dialect
+    from sqlalchemy.orm import Session
     from sqlalchemy.pool import PoolProxiedConnection
+
+    from sessionfactory.drivers.families import Family
 
     Ending = Callable[[PoolProxiedConnection], None]
     Settle = Callable[[Exception], None]
 
-_INSTALLED: Final = "sessionfactory_commits"
 _SETTLE: Final = "sessionfactory_settle"
 
 
 def install(dialect: Dialect) -> None:
     """Wrap the methods of the dialect of an engine of ours."""
-    failed_transactions.refuse_commits(dialect)
-    record_commits(dialect)
+    watch_commits(dialect)
     if not dialect.is_async:
         return
     rollback = shielded.rolling_back(dialect.do_rollback)
@@ -65,11 +73,38 @@ def install(dialect: Dialect) -> None:
     vars(dialect).update(hooks)
 
 
-def record_commits(dialect: Dialect) -> None:
-    """Wrap the ``do_commit`` of a dialect, once; that of a user's engine too. Thread-safe."""
+def watch_commits(dialect: Dialect) -> bool:
+    """Wrap the methods of a dialect that end transactions, once; of a user's engine too.
+
+    Thread-safe.
+
+    Returns:
+        whether that is new.
+    """
     me = object()
-    if vars(dialect).setdefault(_INSTALLED, me) is me:
-        vars(dialect)["do_commit"] = _recording(shielded.committing(dialect.do_commit))
+    if vars(dialect).setdefault(commit_stage.RECORDS, me) is not me:
+        return False
+    event.listen(dialect, "handle_error", failed_transactions.note_failure)
+    family = families.of_dialect(dialect)
+    commit = _refusing(dialect.do_commit, dialect.do_rollback, family)
+    hooks: dict[str, Any] = {
+        "do_commit": _recording(shielded.committing(commit)),
+        "do_rollback": _forgetting(dialect.do_rollback),
+        "do_prepare_twophase": _preparing(dialect.do_prepare_twophase, family),
+        "do_commit_twophase": _committing_prepared(dialect.do_commit_twophase),
+    }
+    vars(dialect).update(hooks)
+    return True
+
+
+def watch_commits_of(session: Session) -> None:
+    """Wrap those methods for the engines that a session uses, whatever made them."""
+    transaction = session.get_transaction()
+    for connection in () if transaction is None else of_transaction(transaction):
+        if watch_commits(connection.dialect) and not (connection.closed or connection.invalidated):
+            failed_transactions.assume_failure(connection)
+    if session.bind is not None:
+        watch_commits(session.bind.dialect)
 
 
 def settle_next_commit(connection: PoolProxiedConnection, settle: Settle) -> None:
@@ -84,8 +119,8 @@ def settle_next_commit(connection: PoolProxiedConnection, settle: Settle) -> Non
 
 def _recording(commit: Ending) -> Ending:
     def do_commit(connection: PoolProxiedConnection) -> None:
-        info = connection.info
-        settle: Settle | None = info.pop(_SETTLE, None)
+        settle: Settle | None = connection.info.pop(_SETTLE, None)
+        commit_stage.note_sent(connection)
         try:
             commit(connection)
         except BaseException as error:
@@ -94,8 +129,60 @@ def _recording(commit: Ending) -> Ending:
             if settle is None or not isinstance(error, Exception):
                 raise
             settle(error)
+        commit_stage.note_answered(connection)
 
     return do_commit
+
+
+def _refusing(commit: Ending, rollback: Ending, family: Family) -> Ending:
+    def do_commit(connection: PoolProxiedConnection) -> None:
+        try:
+            failed_transactions.refuse(connection, family)
+        except CommitRolledBackError:
+            # SQLAlchemy counts a transaction as over whose COMMIT has failed, and sends nothing.
+            try:
+                rollback(connection)
+            except Exception as lost:  # noqa: BLE001 - it ended in any case
+                connection.invalidate(lost)
+            raise
+        commit(connection)
+
+    return do_commit
+
+
+def _forgetting(rollback: Ending) -> Ending:
+    def do_rollback(connection: PoolProxiedConnection) -> None:
+        failed_transactions.forget(connection)
+        commit_stage.note_ended(connection)
+        rollback(connection)
+
+    return do_rollback
+
+
+def _preparing(prepare: Callable[..., None], family: Family) -> Callable[..., None]:
+    def do_prepare_twophase(connection: Connection, xid: object) -> None:
+        try:
+            failed_transactions.refuse(connection.connection, family)
+            prepare(connection, xid)
+        except BaseException as error:
+            commit_stage.note_commit(error)
+            raise
+
+    return do_prepare_twophase
+
+
+def _committing_prepared(commit: Callable[..., None]) -> Callable[..., None]:
+    def do_commit_twophase(connection: Connection, *arguments: Any, **keywords: Any) -> None:
+        proxied = connection.connection
+        commit_stage.note_sent(proxied)
+        try:
+            commit(connection, *arguments, **keywords)
+        except BaseException as error:
+            commit_stage.note_commit(error)
+            raise
+        commit_stage.note_answered(proxied)
+
+    return do_commit_twophase
 
 
 def _sparing(rollback: Ending) -> Ending:

@@ -24,7 +24,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import IllegalStateChangeError
 from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
 
-from sessionfactory.drivers import sqlalchemy_private
+from sessionfactory.drivers import commit_stage, sqlalchemy_private
 from sessionfactory.errors import ClosedError, SharedSessionError
 from sessionfactory.pool import call_sites
 from sessionfactory.pool.owners import current_owner, kind_of, name_of
@@ -240,6 +240,10 @@ class GuardedTransaction(SessionTransaction):
             return
         try:
             SessionTransaction.commit(self, _to_root)
+        except BaseException as error:
+            if not self.nested:
+                commit_stage.note_stage(error, self)
+            raise
         finally:
             del session.sessionfactory_visit
             if session.sessionfactory_due is not None:

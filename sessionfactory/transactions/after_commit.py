@@ -10,9 +10,9 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session
 from sqlalchemy.util.concurrency import await_only, in_greenlet
 
-from sessionfactory.drivers import failed_transactions
 from sessionfactory.drivers.asyncio_ext import AsyncSession
 from sessionfactory.drivers.sqlalchemy_private import between_transactions
+from sessionfactory.engine import dialect_hooks
 from sessionfactory.errors import AfterCommitError, note_outcome
 
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ def on_commit(session: Session | AsyncSession, callback: Callable[[], object]) -
     waiting = cast("_Waiting | None", vars(sync_session).get(_WAITING))
     if waiting is None:
         waiting = vars(sync_session)[_WAITING] = _Waiting()
-        failed_transactions.refuse_commits_of(sync_session)
-        event.listen(sync_session, "before_commit", failed_transactions.refuse_commits_of)
+        dialect_hooks.watch_commits_of(sync_session)
+        event.listen(sync_session, "before_commit", dialect_hooks.watch_commits_of)
         event.listen(sync_session, "after_commit", waiting.mark)
         event.listen(sync_session, "after_transaction_end", waiting.end)
     waiting.add(sync_session, callback)

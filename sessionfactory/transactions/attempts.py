@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from sessionfactory.clock import monotonic
 from sessionfactory.config.values import read_all, to_choice, to_count, to_time_limit
-from sessionfactory.drivers import failed_transactions
-from sessionfactory.drivers.commit_stage import Stage, is_of_commit, stage_of
+from sessionfactory.drivers.commit_stage import Stage, is_of_commit, recorded_stage, stage_of
 from sessionfactory.drivers.error_codes import Kind, codes_of, is_answer, kind_of
 from sessionfactory.drivers.sqlalchemy_private import is_autocommit, of_transaction
+from sessionfactory.engine import dialect_hooks
 from sessionfactory.errors import CommitUncertainError, commit_outcome, note_outcome
 from sessionfactory.interfaces import makes_sessions
 from sessionfactory.transactions.verification.marker import MarkersMissingError
@@ -179,14 +179,14 @@ class Attempt:
     def begin(self, session: Session) -> None:
         """Note the transaction in which the work runs."""
         self._transaction = session.get_transaction() or session.begin()
-        failed_transactions.refuse_commits_of(session)
+        dialect_hooks.watch_commits_of(session)
         if self._run.verify_commit != "off":
             self._watch = Watch(session, self._run.verify_commit, self._run.left)
 
     def end(self, session: Session) -> None:
         """Note whether the work has ended the transaction itself."""
         self._ended = session.get_transaction() is not self._transaction
-        failed_transactions.refuse_commits_of(session)  # it may use other engines by now
+        dialect_hooks.watch_commits_of(session)  # it may use other engines by now
 
     def awaitable(self, result: Awaitable[T]) -> Awaitable[T]:
         """Return what the work of the async half has returned, if it can be awaited.
@@ -266,6 +266,11 @@ class Attempt:
         link: BaseException | None = error
         while link is not None and id(link) not in seen:
             seen.add(id(link))
+            recorded = recorded_stage(link)
+            if recorded is not None and self._transaction is recorded[1]:
+                return link, recorded[0]
+            if recorded is not None and self._ended:
+                return link, None  # of a later transaction: this one ended before
             stage = stage_of(link)
             if stage is not None:
                 return link, stage

@@ -262,3 +262,52 @@ def test_a_session_that_refuses_to_commit_has_not_committed() -> None:
         Session(autobegin=False).commit()
 
     assert stage_of(caught.value) == "before"
+
+
+def test_the_first_commit_of_the_work_fails(
+    factory: SqlAlchemySessionFactory, server: PostgresServer
+) -> None:
+    """Work whose own first commit fails in the flush has saved nothing, and is repeated."""
+    server.execute("""
+        CREATE TRIGGER refuse BEFORE INSERT ON paid
+        FOR EACH ROW WHEN (NEW.amount = 1) EXECUTE FUNCTION fail('40001')
+    """)
+    calls: list[int] = []
+
+    def work(session: Session) -> int:
+        calls.append(1)
+        session.add(Paid(amount=len(calls)))
+        session.commit()
+        return len(calls)
+
+    assert run_in_transaction(factory, work) == 2
+    assert rows(server) == 1
+
+
+@pytest.mark.filterwarnings("ignore:transaction already deassociated")  # SQLAlchemy's own
+def test_one_of_two_databases_has_committed_before_the_other_begins_to(
+    server: PostgresServer, factory: SqlAlchemySessionFactory, tmp_path: Path
+) -> None:
+    """An error between the COMMITs of two databases is not repeated: one of them has committed."""
+    calls: list[int] = []
+    other = SqlAlchemySessionFactory(DatabaseSettings(f"sqlite:///{tmp_path / 'other.db'}"))
+    engines = [factory.engine, other.engine]
+    begun: list[Any] = []
+
+    def fail_second(connection: Any) -> None:
+        begun.append(connection)
+        if len(begun) == 2:
+            raise OperationalError("x", {}, _conflict())
+
+    for engine in engines:
+        event.listen(engine, "commit", fail_second)
+
+    def work(session: Session) -> None:
+        calls.append(1)
+        session.execute(PAY)
+        session.connection(bind_arguments={"bind": other.engine}).execute(text("SELECT 1"))
+
+    with other, pytest.raises(OperationalError):
+        run_in_transaction(factory, work)
+
+    assert len(calls) == 1

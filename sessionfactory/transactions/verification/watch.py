@@ -74,7 +74,7 @@ class Watch:
 
     def _before_commit(self, connection: Connection) -> None:
         self._connections[connection] = self._prepare(connection)
-        dialect_hooks.record_commits(connection.dialect)
+        dialect_hooks.watch_commits(connection.dialect)
         dialect_hooks.settle_next_commit(connection.connection, partial(self.settle, connection))
 
     def settle(self, connection: Connection, error: Exception) -> None:

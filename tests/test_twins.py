@@ -128,6 +128,9 @@ PAIRS: Final = (
         "testing/rollback/rollback.py",
         "testing/rollback/rollback_async.py",
         {
+            "R": "of _to_the_end",
+            "_to_the_end": _CANCELLED,
+            "RollbackSessionFactory.savepoint": f"{_CANCELLED}, but its end runs to the end",
             "RollbackSessionFactory._connection": _OWN_BIND,
             "RollbackSessionFactory.__call__": _OWN_BIND,
             "RollbackSessionFactory.__enter__": _OWN_BIND,

@@ -83,6 +83,9 @@ class AwaitedFactory:
     def begin(self) -> Awaited:
         return Awaited(self.inner.begin())
 
+    def savepoint(self) -> Awaited:
+        return Awaited(self.inner.savepoint())
+
 
 @attrs.define(eq=False)
 class Database:

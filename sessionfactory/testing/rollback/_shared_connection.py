@@ -25,7 +25,7 @@ _FLOOR: Final = "sessionfactory_rollback"
 
 
 class InterleavedTransactionsError(SessionFactoryError):
-    """A transaction was to end while one that began later, on the same connection, is open."""
+    """A transaction was about to end while a later one, on the same connection, is open."""
 
 
 class ConcurrentUseError(SessionFactoryError):
@@ -33,29 +33,29 @@ class ConcurrentUseError(SessionFactoryError):
 
 
 class SessionLeftOpenError(SessionFactoryError):
-    """A block ended while a session in it still had a transaction; all was undone."""
+    """A block ended while a session in it still had a transaction; everything was undone."""
 
 
 class ConnectionLostError(SessionFactoryError):
-    """The connection under a rollback fake went away; all was undone, but it cannot go on."""
+    """The connection under a rollback fake was lost; everything is undone, the fake unusable."""
 
 
 class NotUndoneError(SessionFactoryError):
-    """Something was committed past a rollback fake, or was about to be."""
+    """Something was committed outside the control of a rollback fake, or was about to be."""
 
 
-class Turn:
-    """Lets one thread or task in, any number of times, and tells the others who it is.
+class ExclusiveUse:
+    """Admits one thread or task, re-entrantly, and raises in any other, naming the first.
 
-    It never waits: a fake that waited would hide the race that it is there to show.
+    It never waits: a fake that waited would hide the race that it exists to show.
     """
 
-    __slots__ = ("_depth", "_inside", "_last")
+    __slots__ = ("_deferred", "_depth", "_inside")
 
     def __init__(self) -> None:
         self._inside: dict[str, Owner] = {}
         self._depth = 0
-        self._last: list[Callable[[], object]] = []
+        self._deferred: list[Callable[[], object]] = []
 
     def __enter__(self) -> None:
         me = current_owner()
@@ -64,7 +64,7 @@ class Turn:
             raise ConcurrentUseError(
                 f"The {name_of(me)} uses a rollback fake while the {name_of(inside)} is inside a"
                 " call: its sessions share one connection, which serves one at a time."
-                " Let the one finish before the other starts, or test concurrency on a database"
+                " Finish one before the other starts, or test concurrency on a database"
                 " of its own."
             )
         self._depth += 1
@@ -73,17 +73,17 @@ class Turn:
         self._depth -= 1
         if not self._depth:
             del self._inside["inside"]
-            self._do_last()
+            self._run_deferred()
 
-    def leave_to_last(self, work: Callable[[], object]) -> None:
-        """Have something done by who is inside, when he leaves; at once if he has left by now."""
-        self._last.append(work)
-        if not self._inside:  # pragma: no cover - he left between two lines of this thread's
-            self._do_last()
+    def run_when_free(self, work: Callable[[], object]) -> None:
+        """Run something when the current user leaves; at once if there is none."""
+        self._deferred.append(work)
+        if not self._inside:  # pragma: no cover - it left between two lines of this thread
+            self._run_deferred()
 
-    def _do_last(self) -> None:
-        with suppress(IndexError):  # atomic again: only one of two gets it
-            self._last.pop()()
+    def _run_deferred(self) -> None:
+        with suppress(IndexError):  # atomic: only one of two threads gets it
+            self._deferred.pop()()
 
 
 def _refusing(engine: Engine) -> Engine:
@@ -103,16 +103,16 @@ def _refusing(engine: Engine) -> Engine:
     return view
 
 
-class OneConnection(Connection):
+class SharedConnection(Connection):
     """A connection whose transaction is never committed, and that serves one user at a time."""
 
     def __init__(self, engine: Engine) -> None:
-        self.turn: Turn = Turn()
+        self.exclusive: ExclusiveUse = ExclusiveUse()
         self._closed_early = False
         super().__init__(engine)
         self.engine = _refusing(engine)
         try:
-            if self._commits_by_itself():
+            if self._is_autocommit():
                 self.execution_options(isolation_level=self.default_isolation_level)
             self._root = self.begin()
             self._began_itself = self._began_sqlite()
@@ -123,12 +123,12 @@ class OneConnection(Connection):
             raise
 
     def close(self) -> None:
-        """Serve no session any more; the real end is put off until all of them have ended."""
+        """Refuse further use; the real end is deferred until all sessions have ended."""
         self._closed_early = True
 
     def execute(self, statement: Executable, *args: Any, **kwargs: Any) -> CursorResult[Any]:
         """Execute a statement."""
-        with self.turn:
+        with self.exclusive:
             try:
                 return super().execute(statement, *args, **kwargs)
             except DBAPIError:
@@ -141,17 +141,17 @@ class OneConnection(Connection):
 
     def scalar(self, *args: Any, **kwargs: Any) -> Any:
         """Execute a statement and return one value."""
-        with self.turn:
+        with self.exclusive:
             return super().scalar(*args, **kwargs)
 
     def exec_driver_sql(self, *args: Any, **kwargs: Any) -> CursorResult[Any]:
         """Execute a string as it is."""
-        with self.turn:
+        with self.exclusive:
             return super().exec_driver_sql(*args, **kwargs)
 
     def begin_nested(self) -> NestedTransaction:
         """Begin a savepoint."""
-        with self.turn:
+        with self.exclusive:
             return super().begin_nested()
 
     def commit(self) -> NoReturn:
@@ -179,27 +179,27 @@ class OneConnection(Connection):
         )
 
     def _undo(self) -> SessionFactoryError | None:
-        told = self.loss
+        early_loss = self.loss  # also one by ``close``, which the next line forgets
         self._closed_early = False
         problem = self.loss or self._return_to_floor()
         if self._began_itself and problem is None:
             self.exec_driver_sql("ROLLBACK")  # the driver may not know of this transaction
         self._root.close()
-        return told or problem
+        return early_loss or problem
 
-    def give_back(self) -> SessionFactoryError | None:
-        """Undo all that was done, return the connection to its pool, and say what went wrong."""
+    def release(self) -> SessionFactoryError | None:
+        """Undo everything, check the connection in, and return the problem, if any."""
         try:
             return self._undo()
         finally:
             super().close()
 
-    def _commits_by_itself(self) -> bool:
-        """Say whether the engine's connections are in AUTOCOMMIT, where nothing could be undone."""
+    def _is_autocommit(self) -> bool:
+        """Return whether the engine's connections are in AUTOCOMMIT: nothing can be undone."""
         raw = cast("DBAPIConnection", self.connection.dbapi_connection)
         try:
             return self.dialect.detect_autocommit_setting(raw)
-        except NotImplementedError:  # the dialect cannot tell
+        except NotImplementedError:  # the dialect does not know
             return False
 
     def _began_sqlite(self) -> bool:
@@ -213,18 +213,34 @@ class OneConnection(Connection):
         self.exec_driver_sql("BEGIN")
         return True
 
+    def undo_to(self, savepoint: NestedTransaction) -> SessionFactoryError | None:
+        """Undo what was done since a savepoint, and return the problem that was found, if any."""
+        try:
+            while (nested := self.get_nested_transaction()) not in {None, savepoint}:
+                nested.close()
+            if not savepoint.is_active:
+                return _not_undone()
+            savepoint.rollback()
+        except DBAPIError as error:
+            return self.loss or _not_undone(error)
+        return None
+
     def _return_to_floor(self) -> SessionFactoryError | None:
         try:
             while (nested := self.get_nested_transaction()) is not None:
                 nested.close()  # one that a session left open, or could not end
             self.dialect.do_rollback_to_savepoint(self, _FLOOR)
         except DBAPIError as error:
-            problem = self.loss or NotUndoneError(
-                "The transaction of the rollback fake was ended past its sessions, so that what was"
-                " done before is in the database: by a COMMIT or ROLLBACK in SQL, or by a statement"
-                " that commits by itself, as CREATE, ALTER, DROP and TRUNCATE do on MariaDB and"
-                " MySQL. Do these before the block."
-            )
-            problem.__cause__ = error
-            return problem
+            return self.loss or _not_undone(error)
         return None
+
+
+def _not_undone(cause: BaseException | None = None) -> NotUndoneError:
+    problem = NotUndoneError(
+        "The transaction of the rollback fake was ended past its sessions, so that what was"
+        " done before is in the database: by a COMMIT or ROLLBACK in SQL, or by a statement"
+        " that commits by itself, as CREATE, ALTER, DROP and TRUNCATE do on MariaDB and"
+        " MySQL. Do these before the block."
+    )
+    problem.__cause__ = cause
+    return problem

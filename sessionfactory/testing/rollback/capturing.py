@@ -5,13 +5,13 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
-from sessionfactory.testing.rollback._open_transactions import running
+from sessionfactory.testing.rollback._open_transactions import require_open
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from sessionfactory.interfaces import AsyncSessionFactory, SessionFactory
-    from sessionfactory.testing.rollback._open_transactions import Undone
+    from sessionfactory.testing.rollback._open_transactions import OpenTransactions
 
 
 @contextmanager
@@ -39,14 +39,15 @@ def capturing_callbacks(
         TypeError: this is another factory.
         ClosedError: the fake is outside of its block.
     """
-    undone: object = getattr(sessions, "_undone", sessions)  # not by the classes of both halves
-    if undone is sessions:
+    # Not by the classes of both halves, because one of them needs greenlet.
+    transactions: object = getattr(sessions, "_transactions", sessions)
+    if transactions is sessions:
         kind = type(sessions).__name__
         raise TypeError(
             f"callbacks are captured from a rollback fake, not from {kind}: give it"
             " RollbackSessionFactory(…), or its async twin"
         )
-    capturing = running(cast("Undone | None", undone)).capturing
+    capturing = require_open(cast("OpenTransactions | None", transactions)).capturing
     captured: list[Callable[[], object]] = []
     capturing.append(captured)
     try:

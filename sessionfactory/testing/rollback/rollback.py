@@ -12,10 +12,19 @@ began later is open is an error that names both, because a savepoint takes with 
 made after it. For the same reason, what an earlier transaction does while a later one is open is
 undone if that one is rolled back. Tests of concurrency, of isolation or of statements that commit
 by themselves need a database of their own.
+
+A fake may last for several tests, as for those of a module. ``savepoint`` then undoes each test's
+own work:
+
+    with RollbackSessionFactory(sessions) as fake:
+        add_shops(fake)  # there for every test
+        with fake.savepoint():
+            Signup(fake).register("ada@example.org")  # undone here
 """
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Generic, Self, cast
 
 import attrs
@@ -25,14 +34,15 @@ from sqlalchemy.orm import Session
 from sessionfactory.sessions.scope import S, TransactionScope
 from sessionfactory.testing.rollback._engines import engine_behind
 from sessionfactory.testing.rollback._open_transactions import (
-    Undone,
-    refuse_second_block,
-    running,
-    told,
+    OpenTransactions,
+    raise_problem,
+    require_not_entered,
+    require_open,
 )
-from sessionfactory.testing.rollback._sessions import adopt
+from sessionfactory.testing.rollback._sessions import bind_session
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from contextlib import AbstractContextManager
     from types import TracebackType
 
@@ -64,17 +74,17 @@ class RollbackSessionFactory(Generic[S]):
     """
 
     _sessions: SessionFactory[S] | Engine
-    _undone: Undone | None = attrs.field(init=False, default=None, repr=False)
+    _transactions: OpenTransactions | None = attrs.field(init=False, default=None, repr=False)
 
     def __call__(self) -> S:
         """Return a new session; the caller closes it: ``with fake() as session:``."""
-        undone = running(self._undone)
+        transactions = require_open(self._transactions)
         session = self._open_real()
-        adopt(session, undone)
+        bind_session(session, transactions)
         return session
 
     def begin(self) -> AbstractContextManager[S]:
-        """Run one transaction; its commit is seen by the fake's sessions, and by nobody else."""
+        """Run one transaction; its commit is visible to the fake's sessions only."""
         return TransactionScope(self)
 
     @property
@@ -86,9 +96,35 @@ class RollbackSessionFactory(Generic[S]):
         """
         return self
 
+    @contextmanager
+    def savepoint(self) -> Generator[Self]:
+        """Undo at the end of a block what is done in it; what was done before stays.
+
+        Blocks nest. A session that was opened before the block may be used in it; its transaction
+        cannot end there if it began before, and if it began in the block it is rolled back at the
+        end. Objects that such a session flushed in the block are stale after it: refresh them.
+
+        Raises:
+            InterleavedTransactionsError: in the block, from the end of a transaction that began
+                before it.
+            SessionLeftOpenError: at the end, if a session that was opened in the block has a
+                transaction; it is closed.
+            ConnectionLostError: see the class.
+            NotUndoneError: see the class.
+            ClosedError: the fake is outside of its own block.
+        """
+        transactions = require_open(self._transactions)
+        made = transactions.open_savepoint()
+        try:
+            yield self
+        except BaseException as error:
+            raise_problem(transactions.undo_to(made), error)
+            raise
+        raise_problem(transactions.undo_to(made), None)
+
     def __enter__(self) -> Self:
-        refuse_second_block(self._undone)
-        self._undone = Undone(engine_behind(self._sessions, is_async=False))
+        require_not_entered(self._transactions)
+        self._transactions = OpenTransactions(engine_behind(self._sessions, is_async=False))
         return self
 
     def __exit__(
@@ -97,9 +133,9 @@ class RollbackSessionFactory(Generic[S]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        undone = running(self._undone)
-        self._undone = None
-        told(undone.finish(), error)
+        transactions = require_open(self._transactions)
+        self._transactions = None
+        raise_problem(transactions.finish(), error)
 
     def _open_real(self) -> S:
         if isinstance(self._sessions, Engine):

@@ -7,7 +7,8 @@ async with AsyncRollbackSessionFactory(sessions) as fake:
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Generic, Self, cast
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Generic, Self, TypeVar, cast
 
 import attrs
 from sqlalchemy.util.concurrency import greenlet_spawn
@@ -16,18 +17,21 @@ from sessionfactory.drivers.asyncio_ext import AsyncConnection, AsyncEngine, Asy
 from sessionfactory.sessions.scope_async import A, AsyncTransactionScope
 from sessionfactory.testing.rollback._engines import engine_behind
 from sessionfactory.testing.rollback._open_transactions import (
-    Undone,
-    refuse_second_block,
-    running,
-    told,
+    OpenTransactions,
+    raise_problem,
+    require_not_entered,
+    require_open,
 )
-from sessionfactory.testing.rollback._sessions import adopt
+from sessionfactory.testing.rollback._sessions import bind_session
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
     from sessionfactory.interfaces import AsyncSessionFactory
+
+R = TypeVar("R")
 
 
 @attrs.define(eq=False)
@@ -42,19 +46,19 @@ class AsyncRollbackSessionFactory(Generic[A]):
     """
 
     _sessions: AsyncSessionFactory[A] | AsyncEngine
-    _undone: Undone | None = attrs.field(init=False, default=None, repr=False)
+    _transactions: OpenTransactions | None = attrs.field(init=False, default=None, repr=False)
     _connection: AsyncConnection | None = attrs.field(init=False, default=None, repr=False)
 
     def __call__(self) -> A:
         """Return a new session; the caller closes it: ``async with fake() as session:``."""
-        undone = running(self._undone)
+        transactions = require_open(self._transactions)
         session = self._open_real()
-        adopt(session.sync_session, undone)
+        bind_session(session.sync_session, transactions)
         session.bind = self._connection
         return session
 
     def begin(self) -> AbstractAsyncContextManager[A]:
-        """Run one transaction; its commit is seen by the fake's sessions, and by nobody else."""
+        """Run one transaction; its commit is visible to the fake's sessions only."""
         return AsyncTransactionScope(self)
 
     @property
@@ -62,12 +66,24 @@ class AsyncRollbackSessionFactory(Generic[A]):
         """This fake itself, as in the sync half."""
         return self
 
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncGenerator[Self]:
+        """Undo at the end of a block what is done in it, as in the sync half."""
+        transactions = require_open(self._transactions)
+        made = await greenlet_spawn(transactions.open_savepoint)
+        try:
+            yield self
+        except BaseException as error:
+            raise_problem(await _to_the_end(transactions.undo_to, made), error)
+            raise
+        raise_problem(await _to_the_end(transactions.undo_to, made), None)
+
     async def __aenter__(self) -> Self:
-        refuse_second_block(self._undone)
+        require_not_entered(self._transactions)
         sync_engine = engine_behind(self._sessions, is_async=True)
-        self._undone = await greenlet_spawn(Undone, sync_engine)
+        self._transactions = await greenlet_spawn(OpenTransactions, sync_engine)
         self._connection = AsyncConnection(
-            AsyncEngine(self._undone.connection.engine), self._undone.connection
+            AsyncEngine(self._transactions.connection.engine), self._transactions.connection
         )
         return self
 
@@ -77,13 +93,16 @@ class AsyncRollbackSessionFactory(Generic[A]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        undone = running(self._undone)
-        self._undone = self._connection = None
-        # As SQLAlchemy does: a task that is cancelled here still gives its connection back.
-        finishing = asyncio.create_task(greenlet_spawn(undone.finish))
-        told(await asyncio.shield(finishing), error)
+        transactions = require_open(self._transactions)
+        self._transactions = self._connection = None
+        raise_problem(await _to_the_end(transactions.finish), error)
 
     def _open_real(self) -> A:
         if isinstance(self._sessions, AsyncEngine):
             return cast("A", AsyncSession(self._sessions))  # ``A`` is then its default
         return self._sessions()
+
+
+async def _to_the_end(work: Callable[..., R], *args: object) -> R:
+    """Run work in a greenlet; as in SQLAlchemy, a cancellation of this task does not stop it."""
+    return await asyncio.shield(asyncio.create_task(greenlet_spawn(work, *args)))

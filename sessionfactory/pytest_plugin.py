@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sessionfactory.interfaces import AsyncSessionFactory, SessionFactory
     from sessionfactory.registry.registry import SessionFactoryRegistry
     from sessionfactory.registry.registry_async import AsyncSessionFactoryRegistry
+    from sessionfactory.testing.pytest_support._databases_async import ModuleRegistry
     from sessionfactory.testing.pytest_support._requests import Requested
 
     Scope: TypeAlias = Literal["function", "class", "module", "package", "session"]
@@ -31,8 +32,10 @@ if TYPE_CHECKING:
     class AsyncioPlugin(Protocol):
         """The part of pytest-asyncio that is used here."""
 
-        def fixture(self, function: Callable[..., object], *, loop_scope: Scope) -> object:
-            """Make a fixture that runs in the loop of that scope."""
+        def fixture(
+            self, function: Callable[..., object], *, loop_scope: Scope, scope: Scope = ...
+        ) -> object:
+            """Make a fixture of a scope, which runs in the loop of another or the same."""
             ...
 
 
@@ -101,6 +104,34 @@ def session_factory(
     return session_registry.get(_requested(request).names[0])
 
 
+@pytest.fixture(scope="module")
+def module_session_factory(
+    request: pytest.FixtureRequest, session_registry: SessionFactoryRegistry
+) -> Generator[SessionFactory]:
+    """session_factory for fixtures of a module: what they commit is there for each of its tests.
+
+    Until the module's end, where all is undone, session_registry and session_factory return this
+    factory as well; each test's own work is undone at the test's end. Another database than
+    'default' is named by pytestmark = pytest.mark.database("name").
+    """
+    from sessionfactory.testing.pytest_support._databases import isolated_module  # noqa: PLC0415 - heavy
+
+    with isolated_module(session_registry, _requested(request)) as sessions:
+        yield sessions
+
+
+@pytest.fixture(scope="module")
+def async_module_session_factory(request: pytest.FixtureRequest) -> AsyncSessionFactory:
+    """Async twin of module_session_factory, for tests that run in the module's event loop.
+
+    Such a test requests it, or a fixture that does: other tests have a registry of their own.
+    """
+    requested = _requested(request)
+    has_asyncio = _asyncio_plugin(request.config) is not None
+    registry = requested.async_module_registry(has_asyncio=has_asyncio).registry
+    return registry.get(requested.names[0])
+
+
 @pytest.fixture
 def async_session_registry(request: pytest.FixtureRequest) -> AsyncSessionFactoryRegistry:
     """The AsyncSessionFactoryRegistry of this test, on the databases of session_registry.
@@ -124,14 +155,10 @@ def async_session_factory(
 def _guarded_registry(
     request: pytest.FixtureRequest, session_registry: SessionFactoryRegistry
 ) -> Generator[None]:
-    from sessionfactory.testing.pytest_support._databases import as_registry, forbidden  # noqa: PLC0415 - heavy
+    from sessionfactory.testing.pytest_support._databases import guarded  # noqa: PLC0415 - heavy
 
-    registry, requested = as_registry(session_registry), _requested(request)
-    if requested.reason_forbidden is None:
+    with guarded(session_registry, _requested(request)):
         yield
-    else:
-        with forbidden(registry, requested.names, requested.reason_forbidden):
-            yield
 
 
 @pytest.fixture
@@ -152,7 +179,9 @@ def _database_first(request: pytest.FixtureRequest) -> None:
     # Before the test's other fixtures: a service that one of them makes from the registry must not
     # get the real factory because it precedes ``session_factory``.
     names = request.fixturenames
-    if "_isolated_databases" in names:
+    if "async_module_session_factory" in names:
+        request.getfixturevalue("async_session_registry")
+    if "_isolated_databases" in names or "module_session_factory" in names:
         request.getfixturevalue("_isolated_databases")
     elif "session_registry" in names:
         request.getfixturevalue("_guarded_registry")
@@ -161,19 +190,35 @@ def _database_first(request: pytest.FixtureRequest) -> None:
 async def _open_async_registry(
     request: pytest.FixtureRequest, session_registry: SessionFactoryRegistry
 ) -> AsyncGenerator[AsyncSessionFactoryRegistry]:
-    from sessionfactory.testing.pytest_support._databases_async import async_registry  # noqa: PLC0415 - heavy
+    from sessionfactory.testing.pytest_support._databases_async import async_registry_of  # noqa: PLC0415 - heavy
 
     requested = _requested(request)
-    async with async_registry(
-        session_registry,
-        requested.names,
-        rolls_back=requested.rolls_back,
-        reason_forbidden=requested.reason_forbidden,
-    ) as registry:
-        yield registry
+    if "async_module_session_factory" in request.fixturenames:
+        has_asyncio = _asyncio_plugin(request.config) is not None
+        shared = requested.async_module_registry(has_asyncio=has_asyncio)
+        async with shared.for_test() as registry:
+            yield registry
+    else:
+        async with async_registry_of(session_registry, requested) as registry:
+            yield registry
+
+
+async def _open_module_registry(
+    request: pytest.FixtureRequest, session_registry: SessionFactoryRegistry
+) -> AsyncGenerator[ModuleRegistry]:
+    from sessionfactory.testing.pytest_support._databases_async import (  # noqa: PLC0415 - heavy
+        ModuleRegistry,
+        async_registry_of,
+    )
+
+    async with async_registry_of(session_registry, _requested(request)) as registry:
+        yield ModuleRegistry(registry)
 
 
 _anyio_session_registry = pytest.fixture(_open_async_registry, name="_anyio_session_registry")
+_anyio_module_registry = pytest.fixture(
+    _open_module_registry, name="_anyio_module_registry", scope="module"
+)
 
 
 def _asyncio_fixtures(plugin: AsyncioPlugin) -> ModuleType:
@@ -184,6 +229,10 @@ def _asyncio_fixtures(plugin: AsyncioPlugin) -> ModuleType:
         function = FunctionType(_open_async_registry.__code__, globals())
         fixture = plugin.fixture(function, loop_scope=scope)
         setattr(fixtures, f"_{scope}_loop_session_registry", fixture)
+    for scope in _SCOPES[2:]:
+        function = FunctionType(_open_module_registry.__code__, globals())
+        fixture = plugin.fixture(function, scope="module", loop_scope=scope)
+        setattr(fixtures, f"_{scope}_loop_module_registry", fixture)
     return fixtures
 
 

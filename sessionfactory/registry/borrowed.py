@@ -97,5 +97,10 @@ def lend_async(factory: AsyncSessionFactory[A]) -> AsyncSessionFactory[A]:
     return AsyncBorrowedSessionFactory(factory) if _can_be_closed(factory) else factory
 
 
+def owned(factory: object) -> object:
+    """Return the factory that its owner has, for what a registry hands out in its place."""
+    return factory._lent if isinstance(factory, _Borrowed) else factory  # noqa: SLF001 - our own
+
+
 def _can_be_closed(factory: object) -> bool:
     return any(hasattr(factory, name) for name in _OF_THE_OWNER)

@@ -155,6 +155,11 @@ class Catalogue(Generic[F]):
         lent, reading = (self._makers.lend(each) for each in given)
         return self._overridden(name, (lent, reading))
 
+    def overriding(self) -> tuple[F, ...]:
+        """Return the factories that replace others at present."""
+        with self._lock:
+            return tuple(entries[-1][0] for entries in self._overrides.values())
+
     @contextmanager
     def _overridden(self, name: str, entry: tuple[F, F]) -> Generator[None]:
         with self._lock:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import attrs
 
@@ -16,12 +16,18 @@ from sessionfactory.config.environment import read_variables
 from sessionfactory.config.masking import Masked
 from sessionfactory.errors import NotConfiguredError
 from sessionfactory.null import NullSessionFactory
+from sessionfactory.registry.borrowed import owned
 from sessionfactory.registry.registry import SessionFactoryRegistry
 from sessionfactory.testing.rollback.rollback import RollbackSessionFactory
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Mapping
     from typing import Never
+
+    from sqlalchemy.orm import Session
+
+    from sessionfactory.interfaces import SessionFactory
+    from sessionfactory.testing.pytest_support._requests import Requested
 
 
 @attrs.frozen
@@ -92,11 +98,48 @@ def forbidden(
 
 @contextmanager
 def rolled_back(registry: SessionFactoryRegistry, names: Iterable[str]) -> Generator[None]:
-    """Make a registry return, for these databases, views that undo everything at the end."""
+    """Make a registry return, for these databases, views that undo everything at the end.
+
+    A view that a wider fixture has made is left: ``savepoints`` undoes a test's own work on it.
+    """
     with ExitStack() as views:
         for name in names:
             sessions = registry.get(name)
-            if not isinstance(sessions, NullSessionFactory):  # it has nothing to undo
+            if not isinstance(owned(sessions), NullSessionFactory | RollbackSessionFactory):
                 view = views.enter_context(RollbackSessionFactory(sessions))
                 views.enter_context(registry.override(name, view))
         yield
+
+
+@contextmanager
+def savepoints(registry: SessionFactoryRegistry) -> Generator[None]:
+    """Undo what a test does on the rollback views that wider fixtures have made."""
+    with ExitStack() as blocks:
+        for sessions in map(owned, registry._catalogue.overriding()):  # noqa: SLF001 - our own
+            if isinstance(sessions, RollbackSessionFactory):
+                view = cast("RollbackSessionFactory[Session]", sessions)
+                blocks.enter_context(view.savepoint())
+        yield
+
+
+@contextmanager
+def guarded(given: SessionFactoryRegistry, requested: Requested) -> Generator[None]:
+    """Refuse a test the databases if they are forbidden to it, or undo its work on wider views."""
+    registry = as_registry(given)
+    reason = requested.reason_forbidden
+    with savepoints(registry) if reason is None else forbidden(registry, requested.names, reason):
+        yield
+
+
+@contextmanager
+def isolated_module(
+    given: SessionFactoryRegistry, requested: Requested
+) -> Generator[SessionFactory]:
+    """Make a registry return rollback views for all tests of a module, and return the first."""
+    registry = as_registry(given)
+    reason = requested.reason_forbidden
+    if reason is not None:
+        yield _ForbiddenSessionFactory(reason)
+        return
+    with rolled_back(registry, requested.names if requested.rolls_back else ()):
+        yield registry.get(requested.names[0])

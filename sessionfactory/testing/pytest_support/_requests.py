@@ -13,6 +13,7 @@ import pytest
 
 if TYPE_CHECKING:
     from sessionfactory.registry.registry_async import AsyncSessionFactoryRegistry
+    from sessionfactory.testing.pytest_support._databases_async import ModuleRegistry
 
 _DEFAULT: Final = "default"
 _NAMED_URL: Final = re.compile(r"(?P<name>[a-z][a-z0-9_]*)=(?P<url>.*)", re.DOTALL)
@@ -31,7 +32,7 @@ def named_urls(config: pytest.Config) -> dict[str, str]:
 
 
 class Requested:
-    """What one test requests."""
+    """What one test, or a fixture of a module, requests."""
 
     def __init__(self, request: pytest.FixtureRequest) -> None:
         self._request = request
@@ -62,8 +63,13 @@ class Requested:
             return None
         return (
             f"{self._request.node.nodeid} uses the database, which is forbidden to tests without"
-            " the marker: add @pytest.mark.database to the test, or give it a fake"
+            f" the marker: {self._way_to_allow()}, or give it a fake"
         )
+
+    def _way_to_allow(self) -> str:
+        if isinstance(self._request.node, pytest.Module):
+            return "add pytestmark = pytest.mark.database to the test file"
+        return "add @pytest.mark.database to the test"
 
     def async_registry(self, *, has_asyncio: bool) -> AsyncSessionFactoryRegistry:
         """Return the value of the fixture that is run by the plugin that runs the test.
@@ -71,25 +77,40 @@ class Requested:
         Args:
             has_asyncio: whether pytest-asyncio is loaded.
         """
-        name = self._async_fixture(has_asyncio=has_asyncio)
-        return cast("AsyncSessionFactoryRegistry", self._request.getfixturevalue(name))
+        loop = self._event_loop(has_asyncio=has_asyncio)
+        fixture = f"_{loop}_session_registry"
+        return cast("AsyncSessionFactoryRegistry", self._request.getfixturevalue(fixture))
 
-    def _async_fixture(self, *, has_asyncio: bool) -> str:
+    def async_module_registry(self, *, has_asyncio: bool) -> ModuleRegistry:
+        """Return the registry of all tests of a module, from the fixture of its event loop.
+
+        Args:
+            has_asyncio: whether pytest-asyncio is loaded.
+        """
+        loop = self._event_loop(has_asyncio=has_asyncio)
+        if loop in {"function_loop", "class_loop"}:
+            loop = "module_loop"  # each test checks that it runs in this one
+        fixture = f"_{loop}_module_registry"
+        return cast("ModuleRegistry", self._request.getfixturevalue(fixture))
+
+    def _event_loop(self, *, has_asyncio: bool) -> str:
+        """Return what runs the test: ``anyio``, or the scope of pytest-asyncio's loop."""
         marker = self._request.node.get_closest_marker("asyncio")  # in mode "auto" all have it
         if has_asyncio and marker is not None:
             default = self._config.getini("asyncio_default_test_loop_scope")
-            return f"_{marker.kwargs.get('loop_scope') or default}_loop_session_registry"
+            return f"{marker.kwargs.get('loop_scope') or default}_loop"
         if "anyio_backend" in self._request.fixturenames:
-            backend = self._request.getfixturevalue("anyio_backend_name")
+            given = self._request.getfixturevalue("anyio_backend")  # its name, perhaps with options
+            backend = given if isinstance(given, str) else given[0]
             if backend != "asyncio":
                 pytest.fail(
                     f"SQLAlchemy supports asyncio only, and this test runs on {backend}: override"
                     " the fixture anyio_backend to return 'asyncio'",
                     pytrace=False,
                 )
-            return "_anyio_session_registry"
+            return "anyio"
         if has_asyncio:
-            return "_function_loop_session_registry"
+            return "function_loop"
         pytest.fail(
             "async_session_registry needs an event loop: install pytest-asyncio and mark the test"
             " with @pytest.mark.asyncio, or install anyio and mark it with @pytest.mark.anyio",

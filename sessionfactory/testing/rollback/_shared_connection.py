@@ -216,7 +216,7 @@ class SharedConnection(Connection):
     def undo_to(self, savepoint: NestedTransaction) -> SessionFactoryError | None:
         """Undo what was done since a savepoint, and return the problem that was found, if any."""
         try:
-            while (nested := self.get_nested_transaction()) not in {None, savepoint}:
+            while (nested := self.get_nested_transaction()) is not None and nested is not savepoint:
                 nested.close()
             if not savepoint.is_active:
                 return _not_undone()

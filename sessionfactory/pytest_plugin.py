@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sessionfactory.interfaces import AsyncSessionFactory, SessionFactory
     from sessionfactory.registry.registry import SessionFactoryRegistry
     from sessionfactory.registry.registry_async import AsyncSessionFactoryRegistry
-    from sessionfactory.testing.pytest_support._databases_async import ModuleRegistry
+    from sessionfactory.testing.pytest_support._module_registry import ModuleRegistry
     from sessionfactory.testing.pytest_support._requests import Requested
 
     Scope: TypeAlias = Literal["function", "class", "module", "package", "session"]
@@ -206,10 +206,8 @@ async def _open_async_registry(
 async def _open_module_registry(
     request: pytest.FixtureRequest, session_registry: SessionFactoryRegistry
 ) -> AsyncGenerator[ModuleRegistry]:
-    from sessionfactory.testing.pytest_support._databases_async import (  # noqa: PLC0415 - heavy
-        ModuleRegistry,
-        async_registry_of,
-    )
+    from sessionfactory.testing.pytest_support._databases_async import async_registry_of  # noqa: PLC0415 - heavy
+    from sessionfactory.testing.pytest_support._module_registry import ModuleRegistry  # noqa: PLC0415 - heavy
 
     async with async_registry_of(session_registry, _requested(request)) as registry:
         yield ModuleRegistry(registry)

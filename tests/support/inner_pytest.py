@@ -18,6 +18,7 @@ for _module in (
     "psycopg",
     "sessionfactory.testing.pytest_support._databases",
     "sessionfactory.testing.pytest_support._databases_async",
+    "sessionfactory.testing.pytest_support._module_registry",
     "sqlalchemy.dialects.postgresql",
 ):
     import_module(_module)

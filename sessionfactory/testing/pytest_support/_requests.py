@@ -13,7 +13,7 @@ import pytest
 
 if TYPE_CHECKING:
     from sessionfactory.registry.registry_async import AsyncSessionFactoryRegistry
-    from sessionfactory.testing.pytest_support._databases_async import ModuleRegistry
+    from sessionfactory.testing.pytest_support._module_registry import ModuleRegistry
 
 _DEFAULT: Final = "default"
 _NAMED_URL: Final = re.compile(r"(?P<name>[a-z][a-z0-9_]*)=(?P<url>.*)", re.DOTALL)

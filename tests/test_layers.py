@@ -47,7 +47,7 @@ ORDERS: Final = {
     ),
     "drivers": (
         ("asyncio_ext", "families", "sqlalchemy_private", "transport"),
-        ("commit_stage", "driver", "server_limit"),
+        ("commit_stage", "driver", "fork_gate", "server_limit"),
         ("libpq", "pymysql_like"),
         ("known",),
         ("connections", "dialects", "error_codes"),

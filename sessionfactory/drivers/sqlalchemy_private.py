@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import contextmanager, nullcontext
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypedDict, cast
 
 from sqlalchemy import event
 from sqlalchemy.engine.base import OptionEngine
@@ -14,11 +14,14 @@ from sqlalchemy.orm.session import _SessionCloseState
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
-    from sqlalchemy import Connection, Engine, ForeignKeyConstraint
+    from sqlalchemy import Connection, Dialect, Engine, ForeignKeyConstraint
     from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.event.base import _DispatchCommon
+    from sqlalchemy.event.registry import _ListenerFnType
+    from sqlalchemy.log import _EchoFlagType
     from sqlalchemy.orm import Session, SessionTransaction
     from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
-    from sqlalchemy.pool.base import _ConnectionFairy
+    from sqlalchemy.pool.base import _ConnDialect, _ConnectionFairy, _ResetStyleArgType
 
     Connect = Callable[..., DBAPIConnection]
 
@@ -38,6 +41,19 @@ entry_of: Final[Callable[[PoolProxiedConnection], ConnectionPoolEntry]] = attrge
 A listener to ``checkout`` is given it, too, but to have one costs more than all that we do there.
 ``tests/pool/test_tracked.py`` notices if it moves.
 """
+
+
+class PoolOptions(TypedDict, total=False):
+    """The keywords of every ``sqlalchemy.pool.Pool``, as SQLAlchemy documents them there."""
+
+    recycle: int
+    echo: _EchoFlagType
+    logging_name: str | None
+    reset_on_return: _ResetStyleArgType
+    events: list[tuple[_ListenerFnType, str]] | None
+    dialect: _ConnDialect | Dialect | None
+    pre_ping: bool
+    _dispatch: _DispatchCommon[Pool] | None
 
 
 class _Derived(OptionEngine):

@@ -10,30 +10,27 @@ file, which the child inherits and takes for its own. What the child then commit
 the parent closes its idle connections to files before it forks, and where some were in use, the
 child does not open the file. https://sqlite.org/howtocorrupt.html, section 2.6.
 
-Who opens a connection goes through OpenSSL, for TLS or to prove that it knows the password. A fork
-at that moment would leave the child with a lock that no thread of it has, and its own attempts
-would wait for ever. So a fork waits for the attempts of other threads, and new ones wait for it.
+How forks and attempts to connect keep out of each other's way: ``drivers.fork_gate``.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-import threading
-import time
 from contextlib import ExitStack
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Final, Protocol
 from weakref import WeakValueDictionary
 
 from sqlalchemy import event
 
-from sessionfactory.clock import monotonic
-from sessionfactory.drivers import connections, families, sqlalchemy_private
+from sessionfactory.drivers import connections, families, fork_gate, sqlalchemy_private
 from sessionfactory.engine.drain import CutConnection
 from sessionfactory.errors import ForkedConnectionError, SessionFactoryError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sqlalchemy import Dialect, Engine, ExceptionContext
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
@@ -59,21 +56,6 @@ _left: Final[list[DBAPIConnection]] = []
 """What the parent of this process has open. Never freed, for that would close it."""
 _locked: Final[set[Path]] = set()
 """Files of SQLite that the parent of this process was using when it forked."""
-
-
-_PATIENCE: Final = 1.0
-"""Seconds that a fork waits for those who open a connection. One that takes longer is waiting for
-its server, and most likely in no lock."""
-_gate: Final = threading.RLock()
-"""Had by who forks, until that is done; whoever opens a connection comes through here first."""
-_opening: Final[dict[object, int]] = {}
-"""Who opens a connection: the numbers of threads."""
-
-
-_OURS: Final = "sessionfactory-"
-"""How the names of threads of this package begin; a thread that connects ends soon after."""
-_ending: Final[dict[threading.Thread, None]] = {}
-"""Threads of this package that have connected: as one ends, OpenSSL takes its lock once more."""
 
 
 class InheritedConnection(CutConnection):
@@ -155,36 +137,7 @@ def between_forks(dialect: Dialect, connect: Connect) -> Connect:
     if not families.of_dialect(dialect).has_server:
         return connect
 
-    def connect_between(*arguments: Any, **keywords: Any) -> DBAPIConnection:
-        attempt = object()
-        with _gate:
-            _opening[attempt] = threading.get_ident()
-        try:
-            return connect(*arguments, **keywords)
-        finally:
-            thread = threading.current_thread()
-            if thread.name.startswith(_OURS):
-                _ending[thread] = None  # first: a fork finds it here or there
-            _opening.pop(attempt, None)  # a forked child may have forgotten it
-
-    return connect_between
-
-
-def _others_open() -> bool:
-    me = threading.get_ident()
-    if any(thread != me for thread in tuple(_opening.values())):
-        return True
-    for thread in tuple(_ending):
-        if _has_ended(thread):
-            _ending.pop(thread, None)
-        elif thread.ident != me:
-            return True
-    return False
-
-
-def _has_ended(thread: threading.Thread) -> bool:
-    """Return whether a thread has ended for the operating system, too, where that can be seen."""
-    return not thread.is_alive() and not Path(f"/proc/self/task/{thread.native_id}").exists()
+    return partial(fork_gate.connect, connect)
 
 
 def _told() -> list[Forked]:
@@ -193,19 +146,14 @@ def _told() -> list[Forked]:
 
 
 def _before_fork() -> None:
-    _gate.acquire()
-    end = monotonic() + _PATIENCE
-    while _others_open() and monotonic() < end:
-        time.sleep(0.001)  # no lock, which a signal handler that forks might be in the midst of
+    fork_gate.close()
     with ExitStack() as everybody:  # and if one fails, the others all the same
         for forked in _told():
             everybody.callback(forked.before_fork)
 
 
 def _in_child() -> None:
-    _opening.clear()
-    _ending.clear()
-    _gate.release()
+    fork_gate.clear()
     sqlalchemy_private.free_counters()
     with ExitStack() as everybody:
         for forked in _told():
@@ -214,5 +162,5 @@ def _in_child() -> None:
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows does not fork
     os.register_at_fork(
-        before=_before_fork, after_in_parent=_gate.release, after_in_child=_in_child
+        before=_before_fork, after_in_parent=fork_gate.reopen, after_in_child=_in_child
     )

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-from contextvars import copy_context
 from functools import partial
 from math import inf
 from time import time
-from typing import TYPE_CHECKING, Any, Self, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from sqlalchemy.exc import TimeoutError as SqlAlchemyTimeoutError
 from sqlalchemy.pool import Pool
@@ -21,53 +19,33 @@ from sessionfactory.pool.waiting import Threads, Waiting
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
 
-    from sqlalchemy import Dialect
     from sqlalchemy.engine.interfaces import DBAPIConnection
-    from sqlalchemy.event.base import _DispatchCommon
-    from sqlalchemy.event.registry import _ListenerFnType
-    from sqlalchemy.log import _EchoFlagType
     from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
     from sqlalchemy.pool.base import (
-        _ConnDialect,
         _ConnectionRecord,
         _CreatorFnType,
         _CreatorWRecFnType,
-        _ResetStyleArgType,
     )
     from typing_extensions import Unpack
 
+    from sessionfactory.drivers.sqlalchemy_private import PoolOptions
     from sessionfactory.pool.tracked import Tracking
-
-
-class PoolOptions(TypedDict, total=False):
-    """The keywords of every ``sqlalchemy.pool.Pool``, as SQLAlchemy documents them there."""
-
-    recycle: int
-    echo: _EchoFlagType
-    logging_name: str | None
-    reset_on_return: _ResetStyleArgType
-    events: list[tuple[_ListenerFnType, str]] | None
-    dialect: _ConnDialect | Dialect | None
-    pre_ping: bool
-    _dispatch: _DispatchCommon[Pool] | None
 
 
 class FairPool(Pool):
     """A pool that gives a returned connection to the caller that has waited longest.
 
-    It has the settings, events, counters and log of ``sqlalchemy.pool.QueuePool``. That one gives a
-    connection to the thread that happens to run next, so that under load some threads are served a
-    thousand times while others wait until their time is over.
+    It has the settings, events, counters and log of ``sqlalchemy.pool.QueuePool``, which gives a
+    connection to the thread that happens to run next: under load, some threads are served a
+    thousand times while others time out.
 
     ``create_engine(url, poolclass=FairPool, pool_size=5, max_overflow=10, pool_timeout=30)``
 
     Other differences: idle connections are used last in, first out, because the one used last needs
-    no ping and the server's caches know it; those that a burst opened rest until they are due. A
-    connection is replaced up to a quarter earlier than ``recycle`` says, so that connections that
-    were opened together are not replaced together. After ``dispose()``, connections that are
-    checked out are closed when they are checked in.
+    no ping and the server's caches know it. A connection is replaced up to a quarter earlier than
+    ``recycle`` says, so that those that were opened together are not replaced together. After
+    ``dispose()``, connections that are checked out are closed when they are checked in.
 
     Thread-safe and re-entrant: garbage collection may return a dropped connection, and a signal
     handler may check one out, in the middle of its work; see ``wait_queue``.
@@ -80,11 +58,10 @@ class FairPool(Pool):
         timeout: seconds to wait for a connection; ``None`` for no limit.
         use_lifo: whether the idle connection that was used last is used next, rather than the one
             that rested longest.
-        recycle_jitter: by which part of ``recycle`` a connection may be replaced earlier, at
-            random.
-        connect_in_time: whether ``timeout`` includes the time that it takes to open a connection.
-            Then a connection is opened in another thread, in which listeners to ``do_connect`` and
-            ``connect`` run, too. A connection that comes too late stays in the pool.
+        recycle_jitter: the part of ``recycle`` by which a connection is replaced earlier at most.
+        connect_in_time: whether ``timeout`` includes the opening of a connection, which then runs
+            in another thread, as do listeners to ``do_connect`` and ``connect``. A connection that
+            comes too late stays in the pool.
         reuse: whether connections stay open when they are checked in; ``False`` for one connection
             a checkout, as with SQLAlchemy's ``NullPool``.
         options: those of every ``Pool``.
@@ -123,7 +100,8 @@ class FairPool(Pool):
         attempts: Attempts[PoolEntry] | None = None
         if connect_in_time:
             # As many again as there may be connections, for attempts whose callers gave up.
-            attempts = Attempts(None if limit is None else 2 * limit, self._start, self._waiter)
+            most = None if limit is None else 2 * limit
+            attempts = Attempts(most, self._waiting.start_connecting, self._waiter)
         self._connector = Connector(self, self._waiting, recycle_jitter, attempts)
         self._entries = Entries(
             limit=limit,
@@ -291,10 +269,7 @@ class FairPool(Pool):
             entry.close()
 
     def replace_broken(self, entry: PoolEntry) -> None:
-        """Replace a dead connection, and each older one when it is used: they broke together.
-
-        As ``pool_pre_ping`` does.
-        """
+        """Replace a dead connection now, and each older one when it is used."""
         self.logger.info("%r is dead; connections opened before now are replaced", entry)
         entry.invalidate()
         if self._invalidate_time < cast("_ConnectionRecord", entry).starttime:
@@ -331,7 +306,6 @@ class FairPool(Pool):
             tracking.wait(waiter, deadline)
 
     def _exhausted(self) -> Exception:
-        """Return the error for a caller that waited in vain."""
         if self.tracking is not None:
             return self.tracking.exhausted(self._timeout)
         timeout = inf if self._timeout is None else self._timeout
@@ -340,16 +314,6 @@ class FairPool(Pool):
             f" connection timed out, timeout {timeout:0.2f}",
             code="3o7r",
         )
-
-    @staticmethod
-    def _start(call: Callable[[], None]) -> object:
-        """Run a call that may take long in a thread; return the thread."""
-        run = copy_context().run  # a user's listener to ``do_connect`` may look for its trace
-        thread = threading.Thread(
-            target=run, args=(call,), name="sessionfactory-connect", daemon=True
-        )
-        thread.start()
-        return thread
 
 
 publish(FairPool)

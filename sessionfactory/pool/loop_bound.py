@@ -6,17 +6,14 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from sqlalchemy.pool import AsyncAdaptedQueuePool
-from sqlalchemy.util.concurrency import greenlet_spawn
 
 from sessionfactory._lazy import publish
 from sessionfactory.drivers import connections, sqlalchemy_private
 from sessionfactory.pool.fair import FairPool
 from sessionfactory.pool.wait_queue import TaskWaiter
-from sessionfactory.pool.waiting import Tasks, new_task
+from sessionfactory.pool.waiting import Tasks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sessionfactory.pool.pool_entry import PoolEntry
     from sessionfactory.pool.tracked import Tracking
 
@@ -46,10 +43,6 @@ class AsyncFairPool(FairPool):
 
     def _close_entry(self, entry: PoolEntry) -> None:
         connections.close_from_outside(entry)
-
-    @staticmethod
-    def _start(call: Callable[[], None]) -> object:
-        return new_task(greenlet_spawn(call), "sessionfactory-connect")
 
 
 def is_reachable(pool: AsyncFairPool) -> bool:

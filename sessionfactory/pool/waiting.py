@@ -10,6 +10,7 @@ import threading
 import time
 from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager, contextmanager, suppress
+from contextvars import copy_context
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from sqlalchemy.util.concurrency import await_only, greenlet_spawn, in_greenlet
 
 from sessionfactory.clock import monotonic
+from sessionfactory.drivers import fork_gate
 from sessionfactory.pool import shielded
 from sessionfactory.pool.wait_queue import TaskWaiter, ThreadWaiter
 
@@ -57,6 +59,14 @@ class Waiting(Protocol):
 
     def start(self, call: Callable[[], None], name: str) -> None:
         """Make a call for which nobody waits."""
+        ...
+
+    def start_connecting(self, call: Callable[[], None]) -> object:
+        """Make a call that opens a connection; return the thread or task in which it runs.
+
+        Raises:
+            RuntimeError: no thread can be started.
+        """
         ...
 
     def answer(self, future: Future[T], timeout: float) -> T | None:
@@ -102,6 +112,15 @@ class Threads:
     def start(self, call: Callable[[], None], name: str) -> None:
         """Make a call in a thread."""
         _thread(call, name)
+
+    def start_connecting(self, call: Callable[[], None]) -> object:
+        """Make a call in a thread that no fork interrupts, in a copy of the caller's context."""
+        run = copy_context().run  # a user's listener to ``do_connect`` may look for its trace
+        thread = threading.Thread(
+            target=run, args=(call,), name="sessionfactory-connect", daemon=True
+        )
+        fork_gate.start(thread)
+        return thread
 
     def answer(self, future: Future[T], timeout: float) -> T | None:
         """Block the thread until there is a result."""
@@ -158,6 +177,10 @@ class Tasks:
     def start(self, call: Callable[[], None], name: str) -> None:
         """Make a call in a task."""
         self._task(call, name)
+
+    def start_connecting(self, call: Callable[[], None]) -> object:
+        """Make a call in a task."""
+        return new_task(greenlet_spawn(call), "sessionfactory-connect")
 
     def answer(self, future: Future[T], timeout: float) -> T | None:
         """Await the result."""

@@ -19,6 +19,7 @@ from sessionfactory import (
     PoolSettings,
     SqlAlchemySessionFactory,
 )
+from sessionfactory.drivers import fork_gate
 from sessionfactory.testing import FaultProxy
 from tests.support.child import in_child
 from tests.support.sqlite_pools import Caller, until
@@ -78,6 +79,35 @@ def test_a_thread_that_connected_is_waited_for(postgres_server: PostgresServer) 
         assert connected.wait(30)
         assert in_child(lambda: list(steps)) == ["ended"]
         thread.join(30)
+
+
+def test_a_thread_that_will_connect_is_waited_for() -> None:
+    """A thread that was started to connect passes the gate, and has ended when the child begins."""
+    steps = list[str]()
+
+    def connect_late() -> None:
+        time.sleep(0.05)  # the fork begins meanwhile
+        fork_gate.connect(steps.append, "connected")
+        steps.append("ended")
+
+    thread = threading.Thread(target=connect_late, name="sessionfactory-connect")
+    fork_gate.start(thread)
+    assert in_child(lambda: list(steps)) == ["connected", "ended"]
+    thread.join(30)
+
+
+def test_a_thread_that_cannot_be_started_holds_no_fork_up() -> None:
+    """Where no thread can be started, a fork waits for none."""
+
+    class Refused(threading.Thread):
+        def start(self) -> None:
+            raise RuntimeError("can't start new thread")
+
+    refused = Refused(name="sessionfactory-connect")
+    with pytest.raises(RuntimeError, match="can't start"):
+        fork_gate.start(refused)
+    assert refused not in fork_gate._ending
+    assert in_child(os.getpid) != os.getpid()
 
 
 def _ask(factory: SqlAlchemySessionFactory) -> object:

@@ -128,6 +128,11 @@ TAKING_BACK = [
     "BEGIN READ WRITE",
     "COMMIT",
     "SELECT 1; COMMIT; SELECT 2",
+    "/* a /* comment */ in a comment */ SET TRANSACTION READ WRITE",
+    "SELECT '--'; SET TRANSACTION READ WRITE",
+    'SET "transaction_read_only" TO off',
+    'SET U&"transaction\\005fread_only" TO off',
+    "SELECT set_config('default_transaction_read_only', 'off', false)",
 ]
 
 
@@ -144,7 +149,11 @@ async def test_statements_that_would_end_it(
         await session.execute(text("SAVEPOINT here"))
         await session.execute(text("ROLLBACK TO SAVEPOINT here"))
         async with session.begin_nested():
-            assert await session.scalar(text("SELECT 'SET x; READ WRITE'"))
+            assert await session.scalar(
+                text("SELECT 'SET x; READ WRITE', '--', 5 # 3 /* ; COMMIT */")
+            )
+            assert await session.scalar(text("SELECT set_config('app.tenant', '7', true)"))
+            assert await session.scalar(text("SELECT $$; COMMIT$$, E'\\'; COMMIT' -- ; COMMIT"))
 
 
 @pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
@@ -174,7 +183,17 @@ def test_connections_and_engines_of_a_reader(driver: str, postgres_server: Postg
 
 
 @pytest.mark.parametrize(
-    "statement", ["SET SESSION TRANSACTION READ WRITE", "START TRANSACTION READ WRITE"]
+    "statement",
+    [
+        "SET SESSION TRANSACTION READ WRITE",
+        "START TRANSACTION READ WRITE",
+        "/*! SET SESSION tx_read_only = 0 */",
+        "/*M!100000 SET SESSION tx_read_only = 0 */",
+        "# now\nSET SESSION tx_read_only = 0",
+        "-- now\nSET `tx_read_only` = 0",
+        "EXECUTE IMMEDIATE 'START TRANSACTION READ WRITE'",
+        "PREPARE statement FROM 'SET SESSION tx_read_only = 0'",
+    ],
 )
 def test_mariadb(statement: str, mariadb_server: MariaDBServer) -> None:
     """The variables of a reader's session stay, and an engine derived from it has them."""
@@ -184,6 +203,7 @@ def test_mariadb(statement: str, mariadb_server: MariaDBServer) -> None:
             with reader() as session:
                 with pytest.raises(ReadOnlyError, match="would end that"):
                     session.execute(text(statement))
+                assert session.scalar(text("SELECT '\\'; COMMIT', 1 -- ; COMMIT\n + 1 # ; COMMIT"))
                 derived = session.connection().engine.execution_options(logging_token="derived")
             with derived.connect() as connection, pytest.raises(ReadOnlyError):
                 connection.execute(WRITE)

@@ -1,11 +1,11 @@
 """Read-only transactions: the database refuses writes, and a connection what would end that.
 
-What goes to the driver's own connection, past SQLAlchemy, is not looked at.
+What goes to the driver's own connection, past SQLAlchemy, is not looked at, nor what a function or
+a procedure of the database does.
 """
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Connection, RootTransaction
@@ -13,15 +13,16 @@ from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.selectable import SelectBase
 
-from sessionfactory.drivers import connections, sqlalchemy_private
+from sessionfactory.drivers import connections, families, sqlalchemy_private
 from sessionfactory.drivers.error_codes import classify
 from sessionfactory.drivers.sqlalchemy_private import listen_once
+from sessionfactory.engine.views.read_only_sql import ends_read_only
 from sessionfactory.errors import Fault, ReadOnlyError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sqlalchemy import Engine, ExceptionContext
+    from sqlalchemy import Dialect, Engine, ExceptionContext
 
 READ_ONLY: Final = "sessionfactory_read_only"
 """The execution option of connections whose transactions are read-only."""
@@ -70,31 +71,15 @@ def hold(view: Engine, *, autocommits: bool, in_transactions: bool, ends_in_comm
     sqlalchemy_private.connect_as(view, kind)
 
 
-_COMMENTS: Final = re.compile(r"--[^\n]*|/\*(?!!).*?\*/", re.DOTALL)
-_TAKES_BACK: Final = re.compile(
-    r"(?:^|;)\s*(?:"
-    r"SET\b[^;]*\bREAD\s+WRITE\b|(?:SET|RESET)\b[^;]*read_only|RESET\s+ALL\b|DISCARD\b|"
-    r"BEGIN\b|START\b|COMMIT\b|END\b|ABORT\b|PREPARE\s+TRANSACTION\b|"
-    r"ROLLBACK\b(?!\s+(?:(?:WORK|TRANSACTION)\s+)?TO\b)|PRAGMA\s+query_only\s*[=(]"
-    r")",
-    re.IGNORECASE,
-)
-"""Statements that end a read-only transaction, or turn it into another.
-
-PostgreSQL lets ``SET TRANSACTION READ WRITE`` do that before the first query, and MariaDB a later
-``START TRANSACTION READ WRITE``.
-"""
-
-
 _BUILT: Final = (SelectBase, UpdateBase, FunctionElement)
 """Statements that do none of this, whatever they hold."""
 
 
-def _refuse(statement: object) -> None:
+def _refuse(statement: object, dialect: Dialect) -> None:
     if isinstance(statement, _BUILT):
         return
     text = getattr(statement, "text", getattr(statement, "statement", statement))
-    if isinstance(text, str) and _TAKES_BACK.search(_COMMENTS.sub(" ", text)):
+    if isinstance(text, str) and ends_read_only(text, families.of_dialect(dialect)):
         raise ReadOnlyError(
             "This transaction is read-only, and this statement would end that. Write in"
             " sessions.begin()"
@@ -106,17 +91,17 @@ class _ReadingConnection(Connection):
 
     def execute(self, statement: Any, *arguments: Any, **keywords: Any) -> Any:
         """Execute a statement."""
-        _refuse(statement)
+        _refuse(statement, self.dialect)
         return super().execute(statement, *arguments, **keywords)
 
     def scalar(self, statement: Any, *arguments: Any, **keywords: Any) -> Any:
         """Execute a statement and return its first value."""
-        _refuse(statement)
+        _refuse(statement, self.dialect)
         return super().scalar(statement, *arguments, **keywords)
 
     def exec_driver_sql(self, statement: str, *arguments: Any, **keywords: Any) -> Any:
         """Execute SQL in the driver's words."""
-        _refuse(statement)
+        _refuse(statement, self.dialect)
         return super().exec_driver_sql(statement, *arguments, **keywords)
 
 

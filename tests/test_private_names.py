@@ -28,8 +28,9 @@ REASONS: Final = {
     ),
     "drivers/sqlalchemy_private.py, where each has a function with the reason": (
         "_ConnectionFairy _ConnectionRecord__pool _SessionCloseState _checkin_failed _close_state"
-        " _connection_record _create_rule _ddl_if _exec_once_mutex _invoke_creator"
-        " _is_autocommit_isolation _on_connect_isolation_level _proxied _trans_context_manager"
+        " _connection_record _create_rule _ddl_if _deleted _dict _exec_once_mutex _invoke_creator"
+        " _is_autocommit_isolation _new _on_connect_isolation_level _proxied"
+        " _trans_context_manager"
     ),
     "drivers/psycopg_pipeline: psycopg has no public place for it, see RELIED_ON": (
         "_check_connection_ok _check_results _cursor_base _execute_send _get_prepared"

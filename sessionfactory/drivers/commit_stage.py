@@ -43,12 +43,12 @@ _PREPARING: Final = "_prepare_impl"
 
 def note_sent(connection: PoolProxiedConnection) -> None:
     """Record on a checkout that COMMIT is sent. A checkout has one transaction after another."""
-    vars(connection)[_COMMIT] = "sent"
+    connection.__dict__[_COMMIT] = "sent"
 
 
 def note_answered(connection: PoolProxiedConnection) -> None:
     """Record on a checkout that COMMIT has succeeded."""
-    vars(connection)[_COMMIT] = "answered"
+    connection.__dict__[_COMMIT] = "answered"
 
 
 def note_ended(connection: PoolProxiedConnection) -> None:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from sessionfactory.drivers.families import Family
 
-_FAILURE: Final = "sessionfactory_failed_statement"
+RECORD: Final = "sessionfactory_failed_statement"
+"""What is recorded of a connection's transaction: a key of its ``info``."""
 
 
 @frozen
@@ -37,13 +38,13 @@ class _Failure:
 
 def assume_failure(connection: Connection) -> None:
     """Record that a connection may have had errors that were not seen: it is in use already."""
-    connection.info.setdefault(_FAILURE, _Failure())
+    connection.info.setdefault(RECORD, _Failure())
 
 
 def forget(proxied: PoolProxiedConnection) -> _Failure | None:
     """Return and remove what is recorded of a connection's transaction."""
     try:
-        failure: _Failure | None = proxied.info.pop(_FAILURE, None)
+        failure: _Failure | None = proxied.info.pop(RECORD, None)
     except NotImplementedError:  # while the engine's first connection is inspected
         return None
     return failure
@@ -62,7 +63,7 @@ def note_failure(context: ExceptionContext) -> None:
     with suppress(SQLAlchemyError):  # it is closed
         if _may_end_transaction(meanings, family, connection):
             name = type(context.original_exception).__name__
-            connection.info[_FAILURE] = _Failure(name, meanings)
+            connection.info[RECORD] = _Failure(name, meanings)
 
 
 def _may_end_transaction(meanings: tuple[str, ...], family: Family, connection: Connection) -> bool:

@@ -87,8 +87,10 @@ def watch_commits(dialect: Dialect) -> bool:
     event.listen(dialect, "handle_error", failed_transactions.note_failure)
     family = families.of_dialect(dialect)
     commit = _refusing(dialect.do_commit, dialect.do_rollback, family)
+    if dialect.is_async:
+        commit = shielded.committing(commit)
     hooks: dict[str, Any] = {
-        "do_commit": _recording(shielded.committing(commit)),
+        "do_commit": _recording(commit),
         "do_rollback": _forgetting(dialect.do_rollback),
         "do_prepare_twophase": _preparing(dialect.do_prepare_twophase, family),
         "do_commit_twophase": _committing_prepared(dialect.do_commit_twophase),
@@ -135,7 +137,12 @@ def _recording(commit: Ending) -> Ending:
 
 
 def _refusing(commit: Ending, rollback: Ending, family: Family) -> Ending:
+    on_postgresql = family.speaks_postgresql
+
     def do_commit(connection: PoolProxiedConnection) -> None:
+        if not (on_postgresql or failed_transactions.RECORD in connection.info):
+            commit(connection)
+            return
         try:
             failed_transactions.refuse(connection, family)
         except CommitRolledBackError:

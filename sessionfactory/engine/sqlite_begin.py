@@ -144,9 +144,11 @@ _QUERY_ONLY: Final = "PRAGMA query_only = ON"
 
 def _begin(cursor: Any, statement: str, context: Any, how: str) -> None:
     """Send BEGIN, if a statement needs a transaction and there is none yet."""
-    driver = getattr(cursor, "connection", None)  # sqlite3's
+    driver: Any = getattr(cursor, "connection", None)  # sqlite3's
+    wrapped = None
     if driver is None:  # aiosqlite
-        driver = context.root_connection.connection.dbapi_connection.driver_connection
+        wrapped = context.root_connection.connection.dbapi_connection
+        driver = wrapped.driver_connection
     if driver.in_transaction:
         return
     connection: Connection = context.root_connection
@@ -159,7 +161,10 @@ def _begin(cursor: Any, statement: str, context: Any, how: str) -> None:
     if driver.isolation_level is None or not connection.in_transaction():
         return
     kind = how if getattr(connection, "may_write", True) else "deferred"
-    run(cast("DBAPIConnection", connection.connection.dbapi_connection), f"BEGIN {kind}")
+    if wrapped is not None:
+        run(wrapped, f"BEGIN {kind}")
+    else:
+        driver.execute(f"BEGIN {kind}").close()
 
 
 def _undo_at_return(dialect: Dialect, connection: PoolProxiedConnection) -> None:

@@ -67,7 +67,9 @@ def caller_of_pool(*, is_awaited: bool) -> FrameType | None:
     if is_awaited:
         return user_frame()
     frame = _outside(_getframe(5))  # the nearest five are this package's
-    return None if frame is None or _runs_a_loop(frame) else frame
+    if frame is None or _kinds.get(frame.f_code.co_filename) == _RUNS_A_LOOP:
+        return None
+    return frame
 
 
 def here() -> str | None:

@@ -73,6 +73,8 @@ class FairPool(Pool):
     _waiter: type[Waiter[Any]] = ThreadWaiter
     _waiting: Waiting = Threads()
 
+    is_async: bool = False
+    """Whether its connections are opened and used in greenlets of SQLAlchemy's."""
     tracking: Tracking | None = None
     """Tracks the checkouts of a factory's engine; ``None`` for an engine of the user's own."""
     loop: asyncio.AbstractEventLoop | None = None
@@ -145,9 +147,8 @@ class FairPool(Pool):
         tracking = self.tracking
         return super().connect() if tracking is None else tracking.connect(self)
 
-    def check_out(self) -> PoolProxiedConnection:
-        """Return a connection that is checked out, and not tracked."""
-        return super().connect()
+    check_out = Pool.connect
+    """Returns a connection that is checked out, and not tracked."""
 
     def dispose(self) -> None:
         """Close the idle connections now, and the others when they are checked in."""
@@ -218,11 +219,6 @@ class FairPool(Pool):
         """The seconds after which a connection is replaced; less than 0 for never."""
         return self._recycle
 
-    @property
-    def is_async(self) -> bool:
-        """Whether its connections are opened and used in greenlets of SQLAlchemy's."""
-        return self._dialect.is_async
-
     def _do_get(self) -> ConnectionPoolEntry:
         tracking = self.tracking
         return self.acquire() if tracking is None else tracking.acquire(self)
@@ -231,7 +227,7 @@ class FairPool(Pool):
     def _do_return_conn(self, record: PoolEntry) -> None:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
         if self.tracking is not None:
             self.tracking.note_return(record)
-        self.release(record)
+        self._entries.release(record)
 
     def acquire(self) -> PoolEntry:
         """Return an entry with a connection, for a caller that has to release it."""

@@ -58,14 +58,19 @@ class Checkout:
     proxy: weakref.ref[PoolProxiedConnection]
     since: float
     thread: threading.Thread
-    owner: str
-    """The thread or task, as messages name it."""
+    task_name: str | None
+    """The name of the task that checked it out, if one did."""
     task_reference: weakref.ref[asyncio.Task[object]] | None
     used: CallSite | None = None
     """Where it was checked out, which is where its session was first used."""
     session_reference: weakref.ref[Session] | None = None
     opened: CallSite | None = None
     """Where its session was opened."""
+
+    @property
+    def owner(self) -> str:
+        """The thread or task, as messages name it."""
+        return f"thread {self.thread.name}" if self.task_name is None else f"task {self.task_name}"
 
     @property
     def task(self) -> asyncio.Task[object] | None:
@@ -258,7 +263,7 @@ class Ledger:
             weakref.ref(proxy),  # weak: a session that is dropped returns its connection
             monotonic(),
             thread,
-            f"thread {thread.name}" if task is None else f"task {task.get_name()}",
+            None if task is None else task.get_name(),
             None if task is None else weakref.ref(task),
             None if frame is None else (frame.f_code, frame.f_lasti),
         )

@@ -26,6 +26,7 @@ class AsyncFairPool(FairPool):
     """
 
     _is_asyncio = True
+    is_async = True
     _waiter = TaskWaiter
     _waiting = Tasks()
     _dialect = AsyncAdaptedQueuePool._dialect  # noqa: SLF001 - a placeholder until there is an engine

@@ -21,8 +21,9 @@ def current_task() -> asyncio.Task[object] | None:
 
     A task of this package that ends a transaction names the task that waits for it.
     """
-    task = running_task()
-    return getattr(task, "sessionfactory_caller", None) or task
+    loop = _get_running_loop()  # written out: each checkout comes here
+    task = None if loop is None else asyncio.current_task(loop)
+    return None if task is None else getattr(task, "sessionfactory_caller", None) or task
 
 
 def current_owner() -> Owner:

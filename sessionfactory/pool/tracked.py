@@ -33,11 +33,7 @@ class TrackedPool(Protocol):
     """What is needed of a pool that is tracked."""
 
     loop: asyncio.AbstractEventLoop | None
-
-    @property
-    def is_async(self) -> bool:
-        """Whether its connections are used in greenlets of SQLAlchemy's."""
-        ...
+    is_async: bool
 
     def check_out(self) -> PoolProxiedConnection:
         """Return a connection that is checked out, and not tracked."""
@@ -140,18 +136,21 @@ class Tracking:
             pool = self.loops.pool_here(pool)
         proxy = pool.check_out()
         entry = sqlalchemy_private.entry_of(proxy)
-        self.ledger.note_checkout(entry, proxy, is_awaited=pool.is_async)
+        ledger = self.ledger
+        ledger.note_checkout(entry, proxy, is_awaited=pool.is_async)
         # After the entry in the ledger: either ``close`` sees it, or this sees the close.
-        try:
-            self.ledger.refuse_if_closed()
-        except ClosedError as error:
-            sqlalchemy_private.fail_checkout(proxy, error)
-            raise
+        if ledger.closed:
+            try:
+                ledger.refuse_if_closed()
+            except ClosedError as error:
+                sqlalchemy_private.fail_checkout(proxy, error)
+                raise
         return proxy
 
     def acquire(self, pool: TrackedPool) -> PoolEntry:
         """Return an entry whose connection lives."""
-        self.ledger.refuse_if_closed()
+        if self.ledger.closed:
+            self.ledger.refuse_if_closed()
         entry = pool.acquire()
         if self.liveness is not None:
             try:
@@ -208,14 +207,8 @@ class Tracking:
         )
 
 
-def tracking_of(pool: object) -> Tracking | None:
-    """Return what tracks a pool; ``None`` for a pool of no factory."""
-    tracking: Tracking | None = getattr(pool, "tracking", None)
-    return tracking
-
-
 def note_session(connection: Connection, session: Session) -> None:
     """Note to which session a connection was given that was checked out just now."""
-    tracking = tracking_of(connection.engine.pool)
+    tracking: Tracking | None = getattr(connection.engine.pool, "tracking", None)
     if tracking is not None:
         tracking.ledger.note_session(sqlalchemy_private.entry_of(connection.connection), session)

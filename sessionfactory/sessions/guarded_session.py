@@ -156,7 +156,7 @@ class GuardedSession(Session):
     def __enter__(self) -> Self:
         """Enter the scope at whose end the session is closed."""
         self.sessionfactory_enter_scope()
-        return super().__enter__()
+        return self
 
     def __exit__(
         self,
@@ -186,7 +186,9 @@ class GuardedSession(Session):
 
     def close(self) -> None:
         """Close the session."""
-        if self.in_transaction():
+        if sqlalchemy_private.close_blank(self):
+            pass
+        elif self.in_transaction():
             try:
                 _run(self, "close", Session.close, self)
             except SharedSessionError:
@@ -207,9 +209,9 @@ class GuardedTransaction(SessionTransaction):
 
     def __enter__(self) -> Self:
         """Enter the scope at whose end the transaction is committed or rolled back."""
-        session = cast("GuardedSession", self.session)
-        vars(self)[_OUTER] = session.sessionfactory_scope
-        if session.sessionfactory_scope is None:
+        session: GuardedSession = self.session  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]  # its begin() made this
+        outer = self.__dict__[_OUTER] = session.sessionfactory_scope
+        if outer is None:
             session.sessionfactory_enter_scope()
         return super().__enter__()
 
@@ -220,7 +222,7 @@ class GuardedTransaction(SessionTransaction):
         traceback: TracebackType | None,
     ) -> None:
         """Commit, or roll back; an error of the block is not replaced by one of the rollback."""
-        session = cast("GuardedSession", self.session)
+        session: GuardedSession = self.session  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]  # its begin() made this
         try:
             super().__exit__(kind, error, traceback)
         except (SharedSessionError, IllegalStateChangeError):  # the other call may be connecting
@@ -228,7 +230,7 @@ class GuardedTransaction(SessionTransaction):
                 raise
             _put_off(session, "rollback")
         finally:
-            if vars(self).pop(_OUTER, None) is None:
+            if self.__dict__.get(_OUTER) is None:
                 session.sessionfactory_scope = None
 
     def commit(self, _to_root: bool = False) -> None:  # noqa: FBT001, FBT002 - SQLAlchemy's

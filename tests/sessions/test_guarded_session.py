@@ -612,6 +612,22 @@ def test_close_of_a_session_that_cannot_be_used_again(url: str) -> None:
             session.execute(ONE)
 
 
+@pytest.mark.parametrize("resets", [True, False])
+def test_close_of_a_session_without_work_is_sqlalchemys(*, resets: bool) -> None:
+    """A session in which nothing happened is after its close as SQLAlchemy's would be."""
+    plain = Session(close_resets_only=resets)
+    ours = guarded(Session)(close_resets_only=resets)
+    plain.close()
+    ours.close()
+    expected: dict[str, object] = {name: type(value) for name, value in vars(plain).items()}
+    found: dict[str, object] = {name: type(value) for name, value in vars(ours).items()}
+    own = {name for name in found if name.startswith("sessionfactory_")}
+    caches = {"dispatch"}  # made on first access
+    assert found.keys() - own - caches == expected.keys() - caches
+    assert all(found[name] is expected[name] for name in expected.keys() - caches)
+    assert vars(ours)["_close_state"] is vars(plain)["_close_state"]
+
+
 def test_close_calls_what_a_class_overrides(url: str) -> None:
     """A class that wants to hear of every ``expunge_all()`` does."""
     heard: list[Session] = []

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import asyncio
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from psycopg import ProgrammingError
+from psycopg.pq import TransactionStatus
+from psycopg.types import TypeInfo
 from sqlalchemy import text
 
 from sessionfactory import (
@@ -66,3 +69,61 @@ def test_autocommit_behind_sqlalchemy_s_back(postgres_server: PostgresServer) ->
         with pytest.raises(ProgrammingError, match="can't change 'autocommit' now"):
             driver.autocommit = True
         assert session.scalar(text("SELECT current_setting('app.tenant', true)")) == "7"
+
+
+TENANT = "SELECT current_setting('app.tenant', true)"
+
+
+def test_a_block_of_the_driver(postgres_server: PostgresServer) -> None:
+    """A transaction block of psycopg's, as the first act, is a savepoint that has the settings."""
+    settings = DatabaseSettings(postgres_server.url_for("psycopg"), pipeline=True)
+    with (
+        SqlAlchemySessionFactory(settings) as sessions,
+        with_options(sessions, local={"app.tenant": "7"})() as session,
+    ):
+        driver: Any = session.connection().connection.driver_connection
+        with driver.transaction():
+            assert driver.execute(TENANT).fetchone() == ("7",)
+        assert driver.info.transaction_status == TransactionStatus.INTRANS
+        assert session.scalar(text(TENANT)) == "7"
+
+
+def test_a_type_is_looked_up(postgres_server: PostgresServer) -> None:
+    """``TypeInfo.fetch`` as the first act leaves the transaction and its settings in place."""
+    settings = DatabaseSettings(postgres_server.url_for("psycopg"), pipeline=True)
+    with (
+        SqlAlchemySessionFactory(settings) as sessions,
+        with_options(sessions, local={"app.tenant": "7"})() as session,
+    ):
+        driver: Any = session.connection().connection.driver_connection
+        found = cast("TypeInfo | None", TypeInfo.fetch(driver, "int4"))
+        assert found is not None
+        assert found.oid == 23
+        assert driver.info.transaction_status == TransactionStatus.INTRANS
+        assert session.scalar(text(TENANT)) == "7"
+
+
+def test_the_driver_first_in_the_async_half(postgres_server: PostgresServer) -> None:
+    """The same holds for psycopg's asynchronous connections."""
+    settings = DatabaseSettings(postgres_server.url_for("psycopg"), pipeline=True)
+
+    async def use() -> None:
+        async with AsyncSqlAlchemySessionFactory(settings) as sessions:
+            view = with_options(sessions, local={"app.tenant": "7"})
+            async with view() as session:
+                connection = await session.connection()
+                driver: Any = (await connection.get_raw_connection()).driver_connection
+                async with driver.transaction():
+                    rows = await driver.execute(TENANT)
+                    assert await rows.fetchone() == ("7",)
+                assert driver.info.transaction_status == TransactionStatus.INTRANS
+            async with view() as session:
+                connection = await session.connection()
+                driver = (await connection.get_raw_connection()).driver_connection
+                found = cast("TypeInfo | None", await TypeInfo.fetch(driver, "int4"))
+                assert found is not None
+                assert found.oid == 23
+                assert driver.info.transaction_status == TransactionStatus.INTRANS
+                assert await session.scalar(text(TENANT)) == "7"
+
+    asyncio.run(use())

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from contextlib import suppress
-from functools import lru_cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from psycopg import (
@@ -29,6 +29,8 @@ from psycopg.errors import error_from_result
 from psycopg.generators import execute, fetch_many, send
 from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.waiting import Ready
+
+from sessionfactory.drivers.psycopg_pipeline.outstanding import Begun, Ended, promises_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,22 +63,6 @@ FATAL_ERROR, PIPELINE_SYNC = ExecStatus.FATAL_ERROR, ExecStatus.PIPELINE_SYNC
 IDLE, INTRANS = TransactionStatus.IDLE, TransactionStatus.INTRANS
 
 
-@lru_cache
-def _promises(begin: bytes) -> tuple[bool, bool]:
-    """Return what a BEGIN promises: whether its transaction only reads, and its end is not awaited.
-
-    Returns:
-        whether it does, and whether it depends on the isolation level, which is the session's
-        default. What SERIALIZABLE has read is true only once COMMIT has succeeded, unless it is
-        DEFERRABLE.
-    """
-    words = begin.split()
-    reads = b"ONLY" in words
-    if b"DEFERRABLE" in words and b"NOT" not in words:
-        return reads, False
-    return reads and b"SERIALIZABLE" not in words, reads and b"LEVEL" not in words
-
-
 class PipelinedBase(BaseConnection[Any]):
     """What the connections of both halves add to psycopg's."""
 
@@ -101,8 +87,8 @@ class PipelinedBase(BaseConnection[Any]):
         rolls back a connection that it found idle, and those statements would be lost.
         """
         if self._along:
-            return _Begun(self.pgconn)
-        return super().info if self.ending is None else _Ended(self.pgconn)
+            return Begun(self.pgconn)
+        return super().info if self.ending is None else Ended(self.pgconn)
 
     def send_along(self, statement: str, parameters: Sequence[str]) -> bool:
         """Send a statement with the next BEGIN; return whether a BEGIN is to come."""
@@ -111,6 +97,11 @@ class PipelinedBase(BaseConnection[Any]):
         encoded = [value.encode() for value in parameters]
         self._along = (*self._along, (statement.encode(), encoded))
         return True
+
+    @property
+    def has_waiting_settings(self) -> bool:
+        """Whether statements wait for the next BEGIN."""
+        return bool(self._along)
 
     def read_end(self) -> bool:
         """Read what has come of the answer to the end, without waiting for more of it.
@@ -151,7 +142,7 @@ class PipelinedBase(BaseConnection[Any]):
         self._check_connection_ok()
         pgconn, along = self.pgconn, self._along
         begin = self._get_tx_start_command()
-        self._reads, self._asks = _promises(begin)
+        self._reads, self._asks = promises_of(begin)
         self._ahead = 1 + len(along) + self._asks
         if self.ending is None:
             pgconn.enter_pipeline_mode()
@@ -317,19 +308,3 @@ class PipelinedBase(BaseConnection[Any]):
             )
         if self.ending is None:
             yield from super()._check_intrans_gen(attribute)
-
-
-class _Begun(ConnectionInfo):
-    """Facts about a connection whose transaction has begun, but for the BEGIN that is to come."""
-
-    @property
-    def transaction_status(self) -> TransactionStatus:
-        return INTRANS
-
-
-class _Ended(ConnectionInfo):
-    """Facts about a connection whose transaction is over, but for the answer to its end."""
-
-    @property
-    def transaction_status(self) -> TransactionStatus:
-        return IDLE

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from psycopg import (
     AsyncConnection,
     AsyncCursor,
     AsyncServerCursor,
+    AsyncTransaction,
     Connection,
     Cursor,
     ServerCursor,
+    Transaction,
 )
 
 from sessionfactory.drivers.psycopg_pipeline.connection_base import NOTHING, PipelinedBase
 from sessionfactory.drivers.psycopg_pipeline.cursor_base import PipelinedCursorBase
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 
     from psycopg.abc import PQGen
 
@@ -96,6 +98,19 @@ class PipelinedConnection(PipelinedBase, Connection[Any]):
             if self.ending is not None:
                 super().wait(self.ending)
 
+    @contextmanager
+    def transaction(
+        self,
+        savepoint_name: str | None = None,
+        force_rollback: bool = False,  # noqa: FBT001, FBT002 - psycopg's
+    ) -> Generator[Transaction]:
+        """Begin a block: a savepoint, if settings wait for the BEGIN of the transaction."""
+        with self.lock:
+            if self.has_waiting_settings:
+                self.wait(self._start_query())
+        with super().transaction(savepoint_name, force_rollback) as block:
+            yield block
+
 
 class AsyncPipelinedConnection(PipelinedBase, AsyncConnection[Any]):
     """Async twin of ``PipelinedConnection``."""
@@ -120,3 +135,16 @@ class AsyncPipelinedConnection(PipelinedBase, AsyncConnection[Any]):
         async with self.lock:
             if self.ending is not None:
                 await super().wait(self.ending)
+
+    @asynccontextmanager
+    async def transaction(
+        self,
+        savepoint_name: str | None = None,
+        force_rollback: bool = False,  # noqa: FBT001, FBT002 - psycopg's
+    ) -> AsyncGenerator[AsyncTransaction]:
+        """Begin a block: a savepoint, if settings wait for the BEGIN of the transaction."""
+        async with self.lock:
+            if self.has_waiting_settings:
+                await self.wait(self._start_query())
+        async with super().transaction(savepoint_name, force_rollback) as block:
+            yield block

@@ -115,7 +115,7 @@ def name_of(path: Path) -> str:
 PATHS: Final = {
     name_of(path): path
     for path in sorted(PACKAGE.rglob("*.py"))
-    if "alembic_templates" not in path.parts  # copied into users' projects, and never imported
+    if "_alembic_templates" not in path.parts  # copied into users' projects, and never imported
 }
 
 

@@ -31,7 +31,7 @@ class Answer(Secret):
             del text  # no frame of the error shows it
             raise TypeError(f"the function of the password returned {kind}, not text")
         super().__init__(text)
-        self.asked_at = asked_at
+        self.asked_at: float = asked_at
 
 
 class RotatingSecret(Secret):

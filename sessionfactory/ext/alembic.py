@@ -54,7 +54,7 @@ Target: TypeAlias = MetaData | Sequence[MetaData] | None
 """The tables that ``alembic revision --autogenerate`` compares with the database."""
 DEFAULT: Final = "default"
 _NAME: Final = "sessionfactory_database"
-_TEMPLATES: Final = Path(__file__).with_name("alembic_templates")
+_TEMPLATES: Final = Path(__file__).with_name("_alembic_templates")
 
 
 class Engines(Protocol):

@@ -169,9 +169,9 @@ class Entries:
         # The next entry to be used is taken from the right, or from the left if not ``use_lifo``.
         self.idle: deque[PoolEntry] = deque()
         self._next_idle = self.idle.pop if use_lifo else self.idle.popleft
-        self.queue = WaitQueue(waiter, self._take_free, self._put_back)
-        self.waiters = self.queue.waiters
-        self.permits = Permits(limit, self.queue.serve)
+        self.queue: WaitQueue[PoolEntry] = WaitQueue(waiter, self._take_free, self._put_back)
+        self.waiters: deque[Waiter[PoolEntry]] = self.queue.waiters
+        self.permits: Permits = Permits(limit, self.queue.serve)
 
     def release(self, entry: PoolEntry) -> None:
         """Take an entry back, and give it to the caller that has waited longest."""

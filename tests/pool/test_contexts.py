@@ -32,12 +32,15 @@ async def test_a_context_variable_is_reset_by_a_listener() -> None:
             def began(session: Session, *_: object) -> None:
                 session.info["token"] = tenant.set("seven")
 
+            def committing(_: Session) -> None:
+                flushed.set(True)
+
             def ended(session: Session, transaction: SessionTransaction) -> None:
                 if transaction.parent is None and "token" in session.info:
                     tenant.reset(session.info.pop("token"))
 
             event.listen(session.sync_session, "after_begin", began)
-            event.listen(session.sync_session, "before_commit", lambda _: flushed.set(True))
+            event.listen(session.sync_session, "before_commit", committing)
             event.listen(session.sync_session, "after_transaction_end", ended)
             if by_scope:
                 async with session, session.begin():

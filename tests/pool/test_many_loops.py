@@ -29,7 +29,8 @@ def test_loops_that_connect_first_at_the_same_time(
 
     def run_both() -> list[object]:
         with ThreadPoolExecutor(4) as threads:
-            return list(threads.map(lambda _: asyncio.run(work()), range(8)))
+            futures = [threads.submit(asyncio.run, work()) for _ in range(8)]
+            return [future.result() for future in futures]
 
     assert run_both() == [1] * 8
     factory.engine.sync_engine.dispose()

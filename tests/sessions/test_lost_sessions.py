@@ -72,6 +72,10 @@ async def shielded(sessions: AsyncSqlAlchemySessionFactory) -> None:
         await asyncio.wait_for(call, 0.01)
 
 
+def no_report(_loop: object, _context: dict[str, object]) -> None:
+    """Take the reports of an event loop about tasks whose errors are not looked at."""
+
+
 @pytest.mark.parametrize(
     ("use", "error"),
     [(gathered, SharedSessionError), (other_call_fails, ValueError), (shielded, TimeoutError)],
@@ -81,7 +85,7 @@ async def test_a_scope_that_ends_while_a_call_is_inside(
     sessions: AsyncSqlAlchemySessionFactory, use: Use, error: type[Exception]
 ) -> None:
     """The first error reaches the caller; the connection is back when the call has left."""
-    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    asyncio.get_running_loop().set_exception_handler(no_report)
     with pytest.raises(error):
         await use(sessions)
     await all_are_back(sessions)

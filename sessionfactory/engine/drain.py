@@ -29,6 +29,8 @@ CutHold: TypeAlias = "tuple[Checkout, Holder]"
 _GRACE: Final = 0.2
 """Seconds that a cancelled statement has to give its connection back before that is closed, and
 then as many to close it: ``close(timeout=T)`` returns by T + 0.5 s."""
+LATEST: Final = 0.5
+"""Seconds after its time limit by which ``close`` has returned."""
 _AGAIN: Final = 0.02
 """Seconds between two cancellations of the same statement."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, cast
 
 from sqlalchemy import event
@@ -28,13 +29,14 @@ from sessionfactory.engine import (
     sqlite,
     timeouts,
 )
-from sessionfactory.engine.drain import CutHold, cut_own, dispose, drain, strike_out
+from sessionfactory.engine.drain import LATEST, CutHold, cut_own, dispose, drain, strike_out
 from sessionfactory.engine.ping import Pinger
 from sessionfactory.engine.views import views
 from sessionfactory.errors import ClosedError, Fault, SettingsError
 from sessionfactory.pool import leak_warnings, session_reset
 from sessionfactory.pool.ledger import Ledger
 from sessionfactory.pool.liveness import Liveness
+from sessionfactory.pool.owners import current_owner
 from sessionfactory.pool.tracked import LoopBinding, Tracking
 from sessionfactory.pool.waiting import Tasks, Threads
 from sessionfactory.pool_errors import unwrap
@@ -46,7 +48,20 @@ if TYPE_CHECKING:
 
     from sessionfactory.config.settings import DatabaseSettings
     from sessionfactory.pool.fair import FairPool
+    from sessionfactory.pool.owners import Owner
     from sessionfactory.pool.tracked import TrackedPool
+
+
+class _Closing:
+    """A close that is under way, or done.
+
+    Args:
+        owner: the thread or task that closes.
+    """
+
+    def __init__(self, owner: Owner) -> None:
+        self.owner: Owner | None = owner
+        self.done: Future[None] = Future()
 
 
 class ManagedEngine:
@@ -80,7 +95,10 @@ class ManagedEngine:
         self._options = arguments.of_engine(settings, self._url, is_async=is_async)
         self._engine: Engine | None = None
         self._reading: Engine | None = None
-        self._lock = threading.Lock()
+        # Re-entrant, and ``close`` does without: a signal handler, a listener or a log handler may
+        # use or close the engine while this thread builds it.
+        self._lock = threading.RLock()
+        self._closing: dict[None, _Closing] = {}
         self._cut: tuple[CutHold, ...] = ()
         self._waiting = Tasks() if is_async else Threads()
         self._pinger = Pinger(self._waiting)
@@ -105,7 +123,10 @@ class ManagedEngine:
         if engine is None:
             with self._lock:
                 self.ledger.refuse_if_closed()
-                engine = self._engine = self._engine or self._build()
+                engine = self._engine or self._build()
+            if self.ledger.closed:  # while it was built: ``close`` saw it, or this sees the close
+                self._engine = None
+                self.ledger.refuse_if_closed()
         return engine
 
     @property
@@ -145,8 +166,7 @@ class ManagedEngine:
         if self._engine is not None and self._tracking.loops is not None:
             # It has to be closed in its own event loop.
             self._tracking.loops.pool_here(cast("TrackedPool", self._engine.pool))
-        with self._lock:
-            self.ledger.closed = True
+        self.ledger.closed = True
 
     def start_close(self) -> None:
         """Refuse new sessions, and cut what the calling thread or task holds itself."""
@@ -163,13 +183,27 @@ class ManagedEngine:
     def close(self, timeout: float) -> tuple[Holder, ...]:
         """Refuse new sessions, wait for connections that are out, cut what is late, dispose.
 
+        While another thread or task closes it, wait until that is done, or for the time limit.
+
         Returns:
-            the holders that were cut off.
+            the holders that were cut off by this call.
         """
+        mine = _Closing(current_owner())
+        first = self._closing.setdefault(None, mine)  # atomic: of two, one closes
+        if first is not mine and first.owner is not mine.owner:
+            self._waiting.answer(first.done, timeout + LATEST)
+            return ()
+        try:
+            return self._close(timeout)
+        finally:
+            if first is mine:
+                first.owner = None  # else this would keep the task, and all that it refers to
+                first.done.set_result(None)
+
+    def _close(self, timeout: float) -> tuple[Holder, ...]:
         deadline = monotonic() + timeout
         self.start_close()
-        with self._lock:
-            engine, self._engine = self._engine, None
+        engine, self._engine = self._engine, None
         if engine is None:
             return ()
         self._reading = None
@@ -186,7 +220,8 @@ class ManagedEngine:
 
     def start_anew(self) -> None:
         """Have nothing open, in a forked child, and no lock that another thread had."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._closing = {}
         self._pinger = Pinger(self._waiting)
         for renew in self._renewals:
             renew()
@@ -222,6 +257,8 @@ class ManagedEngine:
         except (TypeError, ArgumentError) as error:
             problem = f"SQLAlchemy does not take them: {error}"
             raise SettingsError([Fault("engine_options", problem)]) from None
+        if self._engine is not None:  # a handler that interrupted this has used, and so built, one
+            return self._engine
         cast("FairPool", engine.pool).track(self._tracking)
         self.ledger.listen_to_closes(engine.pool)
         connect.compose(engine, self.settings, self._waiting)
@@ -240,4 +277,5 @@ class ManagedEngine:
             )
             self._renewals.append(renew)
         self.ledger.listen_to_connects(engine.pool)
+        self._engine = engine
         return engine

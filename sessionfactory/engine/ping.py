@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, cast
@@ -24,16 +23,16 @@ if TYPE_CHECKING:
 
 
 class Pinger:
-    """Pings one engine, apart from the caller, so that a silent network cannot hold him.
+    """Pings one engine, apart from the caller, so that a silent network cannot hold the caller.
 
-    One ping is under way at a time; callers that come meanwhile wait for the same answer.
+    One ping is under way at a time; callers that come meanwhile wait for the same result.
     Thread-safe.
     """
 
     def __init__(self, waiting: Waiting) -> None:
         self._waiting = waiting
-        self._lock = threading.Lock()
-        self._pending: Future[Health] | None = None
+        # The ping that is under way. No lock: what starts it may run others' code in this thread.
+        self._pending: dict[None, Future[Health]] = {}
         self._connected = False
 
     def ping(self, engine: Engine, ledger: Ledger, timeout: float) -> Health:
@@ -41,15 +40,21 @@ class Pinger:
         if families.of_dialect(engine.dialect).is_sqlite:
             file = None if sqlite.is_shared_memory(engine.url) else sqlite.file_of(engine.url)
             return sqlite.ping_file(file) if file else Health("ok", 0.0, "in memory")
-        with self._lock:
-            pending = self._pending  # first: the connection that is out may be this ping's own
-            if pending is None or pending.done():
-                if ledger.saturated:
-                    return _saturated(ledger)
-                pending = Future[Health]()
-                self._connected = False
-                self._waiting.start(partial(self._run, engine, pending), "sessionfactory-ping")
-                self._pending = pending  # once there is somebody who will answer
+        mine = Future[Health]()
+        while (pending := self._pending.setdefault(None, mine)).done():  # one step: one pings
+            self._pending.pop(None, None)
+        if pending is mine:
+            if ledger.saturated:
+                self._pending.pop(None, None)
+                mine.set_result(_saturated(ledger))
+                return _saturated(ledger)
+            self._connected = False
+            try:
+                self._waiting.start(partial(self._run, engine, mine), "sessionfactory-ping")
+            except BaseException:
+                self._pending.pop(None, None)  # no ping will come
+                mine.cancel()
+                raise
         answer = self._waiting.answer(pending, timeout)
         if answer is not None:
             return answer

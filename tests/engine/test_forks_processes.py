@@ -187,7 +187,7 @@ def test_locks_of_other_threads(postgres_server: PostgresServer) -> None:
     ask(factory)
 
     def hold(ready: threading.Event, go_on: threading.Event) -> None:
-        with managed._lock, managed._pinger._lock:
+        with managed._lock:
             ready.set()
             go_on.wait()
 

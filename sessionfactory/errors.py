@@ -21,6 +21,7 @@ SessionFactoryError
 └── of sessionfactory.testing
     ├── ConformanceError (also AssertionError)  a factory breaks promises of the interface
     ├── InterleavedTransactionsError            a transaction ended while a later one was open
+    ├── QueryBudgetError (also AssertionError)  a block sent more statements than it may
     ├── IsolationError                          a test left a session open, or lost its database
     ├── ConcurrentUseError                      two threads or tasks in one connection
     ├── SessionLeftOpenError                    a test left a transaction open

@@ -19,11 +19,13 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
     from typing import Any, Final, Literal, Protocol, TypeAlias
 
     from sessionfactory.interfaces import AsyncSessionFactory, SessionFactory
     from sessionfactory.registry.registry import SessionFactoryRegistry
     from sessionfactory.registry.registry_async import AsyncSessionFactoryRegistry
+    from sessionfactory.testing.pytest_support._databases import Recorder
     from sessionfactory.testing.pytest_support._module_registry import ModuleRegistry
     from sessionfactory.testing.pytest_support._requests import Requested
 
@@ -104,6 +106,26 @@ def session_factory(
     return session_registry.get(_requested(request).names[0])
 
 
+@pytest.fixture
+def max_queries(
+    _query_recorder: Recorder,
+) -> Callable[[int], AbstractContextManager[None]]:
+    """Limit the statements of a block, as in ``with max_queries(3):``; more raise an error.
+
+    Counted are the statements of both halves' factories and registries of this test.
+    """
+    from sessionfactory.testing.recording.query_budget import max_queries  # noqa: PLC0415 - heavy
+
+    return lambda limit: max_queries(_query_recorder, limit)
+
+
+@pytest.fixture
+def _query_recorder() -> Recorder:
+    from sessionfactory.testing.pytest_support._databases import Recorder  # noqa: PLC0415 - heavy
+
+    return Recorder()
+
+
 @pytest.fixture(scope="module")
 def module_session_factory(
     request: pytest.FixtureRequest, session_registry: SessionFactoryRegistry
@@ -167,11 +189,16 @@ def _isolated_databases(
     session_registry: SessionFactoryRegistry,
     _guarded_registry: None,
 ) -> Generator[None]:
-    from sessionfactory.testing.pytest_support._databases import rolled_back  # noqa: PLC0415 - heavy
+    from sessionfactory.testing.pytest_support._databases import recorded, rolled_back  # noqa: PLC0415 - heavy
 
     requested = _requested(request)
+    recording = requested.recording
     with rolled_back(session_registry, requested.names if requested.rolls_back else ()):
-        yield
+        if recording is None:
+            yield
+        else:
+            with recorded(session_registry, requested.names, recording):
+                yield
 
 
 @pytest.fixture(autouse=True)
@@ -181,7 +208,7 @@ def _database_first(request: pytest.FixtureRequest) -> None:
     names = request.fixturenames
     if "async_module_session_factory" in names:
         request.getfixturevalue("async_session_registry")
-    if "_isolated_databases" in names or "module_session_factory" in names:
+    if not {"_isolated_databases", "module_session_factory", "max_queries"}.isdisjoint(names):
         request.getfixturevalue("_isolated_databases")
     elif "session_registry" in names:
         request.getfixturevalue("_guarded_registry")
@@ -190,17 +217,25 @@ def _database_first(request: pytest.FixtureRequest) -> None:
 async def _open_async_registry(
     request: pytest.FixtureRequest, session_registry: SessionFactoryRegistry
 ) -> AsyncGenerator[AsyncSessionFactoryRegistry]:
-    from sessionfactory.testing.pytest_support._databases_async import async_registry_of  # noqa: PLC0415 - heavy
+    from sessionfactory.testing.pytest_support._databases_async import (  # noqa: PLC0415 - heavy
+        async_registry_of,
+        recorded_async,
+    )
 
     requested = _requested(request)
+    test: AbstractAsyncContextManager[AsyncSessionFactoryRegistry]
     if "async_module_session_factory" in request.fixturenames:
         has_asyncio = _asyncio_plugin(request.config) is not None
         shared = requested.async_module_registry(has_asyncio=has_asyncio)
-        async with shared.for_test() as registry:
-            yield registry
+        test = shared.for_test()
     else:
-        async with async_registry_of(session_registry, requested) as registry:
+        test = async_registry_of(session_registry, requested)
+    async with test as registry:
+        if requested.recording is None:
             yield registry
+        else:
+            with recorded_async(registry, requested.names, requested.recording):
+                yield registry
 
 
 async def _open_module_registry(

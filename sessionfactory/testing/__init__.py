@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sessionfactory.testing.memory.memory_async import AsyncInMemorySessionFactory
     from sessionfactory.testing.proxy import FaultProxy
     from sessionfactory.testing.recording._session_log import Statement
+    from sessionfactory.testing.recording.query_budget import QueryBudgetError, max_queries
     from sessionfactory.testing.recording.recording import Recording, RecordingSessionFactory
     from sessionfactory.testing.recording.recording_async import AsyncRecordingSessionFactory
     from sessionfactory.testing.rollback._shared_connection import (
@@ -58,6 +59,7 @@ __all__ = [
     "MariaDBServer",
     "NotUndoneError",
     "PostgresServer",
+    "QueryBudgetError",
     "Recording",
     "RecordingSessionFactory",
     "RollbackSessionFactory",
@@ -69,6 +71,7 @@ __all__ = [
     "capturing_callbacks",
     "check_async_session_factory",
     "check_session_factory",
+    "max_queries",
 ]
 
 _HOMES = {
@@ -88,6 +91,7 @@ _HOMES = {
     "MariaDBServer": "servers.mariadb",
     "NotUndoneError": "rollback._shared_connection",
     "PostgresServer": "servers.postgres",
+    "QueryBudgetError": "recording.query_budget",
     "Recording": "recording.recording",
     "RecordingSessionFactory": "recording.recording",
     "RollbackSessionFactory": "rollback.rollback",
@@ -99,6 +103,7 @@ _HOMES = {
     "capturing_callbacks": "rollback.capturing",
     "check_async_session_factory": "conformance.conformance_async",
     "check_session_factory": "conformance.conformance",
+    "max_queries": "recording.query_budget",
 }
 
 if not TYPE_CHECKING:  # pragma: no branch - to type checkers, a missing name is an error

@@ -258,5 +258,6 @@ def test_the_fixtures_are_explained(inner: InnerPytest) -> None:
     ours = [line for line in run.outlines if "sessionfactory/pytest_plugin.py" in line]
     names = {line.split()[0] for line in ours}
     expected = {"session_registry", "session_factory", "module_session_factory"}
-    assert names == expected | {f"async_{name}" for name in expected}
+    asynchronous = {f"async_{name}" for name in expected}
+    assert names == expected | asynchronous | {"max_queries"}
     assert run.outlines.count("    no docstring available") == 1  # of the user's own fixture

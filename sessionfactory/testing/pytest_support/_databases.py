@@ -18,6 +18,7 @@ from sessionfactory.errors import NotConfiguredError
 from sessionfactory.null import NullSessionFactory
 from sessionfactory.registry.borrowed import owned
 from sessionfactory.registry.registry import SessionFactoryRegistry
+from sessionfactory.testing.recording.recording import Recording, RecordingSessionFactory
 from sessionfactory.testing.rollback.rollback import RollbackSessionFactory
 
 if TYPE_CHECKING:
@@ -119,6 +120,27 @@ def savepoints(registry: SessionFactoryRegistry) -> Generator[None]:
             if isinstance(sessions, RollbackSessionFactory):
                 view = cast("RollbackSessionFactory[Session]", sessions)
                 blocks.enter_context(view.savepoint())
+        yield
+
+
+@attrs.frozen
+class Recorder:
+    """The one recording of a test's factories and registries, of both halves."""
+
+    recording: Recording = attrs.field(factory=Recording)
+
+
+@contextmanager
+def recorded(
+    registry: SessionFactoryRegistry, names: Iterable[str], recording: Recording
+) -> Generator[None]:
+    """Make a registry return, for these databases, factories that record what is done."""
+    with ExitStack() as overrides:
+        for name in names:
+            recorder = RecordingSessionFactory(registry.get(name), recording=recording)
+            overrides.enter_context(
+                registry.override(name, recorder, reader=getattr(recorder, "reader", None))
+            )
         yield
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -11,10 +11,11 @@ from sessionfactory.null import AsyncNullSessionFactory
 from sessionfactory.registry.registry_async import AsyncSessionFactoryRegistry
 from sessionfactory.testing.memory._image import expect_all_closed
 from sessionfactory.testing.pytest_support._databases import as_registry
+from sessionfactory.testing.recording.recording_async import AsyncRecordingSessionFactory
 from sessionfactory.testing.rollback.rollback_async import AsyncRollbackSessionFactory
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable
+    from collections.abc import AsyncGenerator, Generator, Iterable
     from contextlib import AbstractAsyncContextManager
 
     from sqlalchemy import URL
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from sessionfactory.config.settings import DatabaseSettings
     from sessionfactory.registry.registry import SessionFactoryRegistry
     from sessionfactory.testing.pytest_support._requests import Requested
+    from sessionfactory.testing.recording.recording import Recording
 
 _GRACE: Final = 1.0
 """Seconds that other tasks have to close their sessions when a test is over."""
@@ -79,6 +81,20 @@ def async_registry_of(
         rolls_back=requested.rolls_back,
         reason_forbidden=requested.reason_forbidden,
     )
+
+
+@contextmanager
+def recorded_async(
+    registry: AsyncSessionFactoryRegistry, names: Iterable[str], recording: Recording
+) -> Generator[None]:
+    """Make a registry return, for these databases, factories that record what is done."""
+    with ExitStack() as overrides:
+        for name in names:
+            recorder = AsyncRecordingSessionFactory(registry.get(name), recording=recording)
+            overrides.enter_context(
+                registry.override(name, recorder, reader=getattr(recorder, "reader", None))
+            )
+        yield
 
 
 def _for_async(configuration: Configuration) -> Configuration:

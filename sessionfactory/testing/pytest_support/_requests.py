@@ -14,6 +14,7 @@ import pytest
 if TYPE_CHECKING:
     from sessionfactory.registry.registry_async import AsyncSessionFactoryRegistry
     from sessionfactory.testing.pytest_support._module_registry import ModuleRegistry
+    from sessionfactory.testing.recording.recording import Recording
 
 _DEFAULT: Final = "default"
 _NAMED_URL: Final = re.compile(r"(?P<name>[a-z][a-z0-9_]*)=(?P<url>.*)", re.DOTALL)
@@ -65,6 +66,14 @@ class Requested:
             f"{self._request.node.nodeid} uses the database, which is forbidden to tests without"
             f" the marker: {self._way_to_allow()}, or give it a fake"
         )
+
+    @property
+    def recording(self) -> Recording | None:
+        """Where the test's statements are recorded; ``None`` if it sets no limit on them."""
+        if "max_queries" not in self._request.fixturenames:
+            return None
+        recorder = self._request.getfixturevalue("_query_recorder")
+        return cast("Recording", recorder.recording)
 
     def _way_to_allow(self) -> str:
         if isinstance(self._request.node, pytest.Module):

@@ -1,7 +1,7 @@
-"""Listens to single sessions, and writes down what they do.
+"""Records what single sessions do.
 
-By SQLAlchemy's events on the session and on the connection it has, never on a class or an engine:
-what other code does with the same database is not heard.
+By SQLAlchemy's events on the session and on its connection, never on a class or an engine: what
+other code does with the same database is not recorded.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import ExecutionContext
     from sqlalchemy.orm import Session, SessionTransaction
 
-Deed = Literal["opened", "began", "sent", "committed", "rolled back", "closed"]
+Action = Literal["opened", "began", "sent", "committed", "rolled back", "closed"]
 
 _QUOTED: Final = re.compile(
     r"""'(?:[^']|'')*' | "[^"]*" | `[^`]*` | --[^\n]* | /\*.*?\*/""", re.VERBOSE | re.DOTALL
@@ -49,6 +49,8 @@ class Statement:
     sql: str
     rows: int = 1
     """Parameter sets: more than one for an ``executemany``, which counts as one statement."""
+    where: str | None = attrs.field(default=None, eq=False, kw_only=True)
+    """The call site: file, line and function of the code that sent it, if known."""
 
     @property
     def writes(self) -> bool:
@@ -70,11 +72,11 @@ class Entry:
 
     session: int
     """Which session, counted from 1 in the order of their opening."""
-    deed: Deed
+    action: Action
     detail: str | Statement = ""
 
     def __str__(self) -> str:
-        return f"session {self.session} {self.deed} {self.detail}".rstrip()
+        return f"session {self.session} {self.action} {self.detail}".rstrip()
 
 
 @attrs.define(eq=False)
@@ -87,20 +89,20 @@ class Hold:
     until: float | None = None
 
     def holder(self) -> Holder:
-        """Return this hold as people read it."""
+        """Return this hold as reports show it."""
         until = time.monotonic() if self.until is None else self.until
         return Holder(self.where, self.owner, until - self.since)
 
 
 class SessionLog:
-    """What the sessions did that it was told to listen to. Thread-safe."""
+    """What recorded sessions did. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._entries: list[Entry] = []
         self._holds: list[Hold] = []
         self._sessions = 0
-        # Sessions may share a connection that outlives them: each is heard once, and not after.
+        # Sessions may share a connection that outlives them: one listener for each connection.
         self._users: WeakKeyDictionary[Connection, list[int]] = WeakKeyDictionary()
         self._batch: ExecutionContext | None = None
 
@@ -116,27 +118,27 @@ class SessionLog:
         return tuple(sorted(holders, key=lambda holder: holder.held, reverse=True))
 
     def clear(self) -> None:
-        """Forget everything but what still goes on."""
+        """Forget everything except connections that are still held."""
         with self._lock:
             self._entries.clear()
             self._holds = [hold for hold in self._holds if hold.until is None]
 
     def listen(self, session: Session) -> None:
-        """Write down what is done with a session from now on."""
+        """Record what is done with a session from now on."""
         where = call_sites.here() or "unknown"
         with self._lock:
             self._sessions = number = self._sessions + 1
             self._entries.append(Entry(number, "opened", f"at {where}"))
-        ear = _Ear(self, number, where)
-        event.listen(session, "after_begin", ear.began)
-        event.listen(session, "after_commit", ear.committed)
-        event.listen(session, "after_transaction_end", ear.ended)
-        # No event tells of a close. An attribute of this one session shadows the method, for
-        # ``with session:`` and ``AsyncSession`` too, and goes at the first close.
+        listener = _Listener(self, number, where)
+        event.listen(session, "after_begin", listener.began)
+        event.listen(session, "after_commit", listener.committed)
+        event.listen(session, "after_transaction_end", listener.ended)
+        # There is no event for a close. An attribute of this one session shadows the method, for
+        # ``with session:`` and ``AsyncSession`` too; the first close removes it.
         vars(session)["close"] = partial(self._close, session, session.close, number)
 
     def begin(self, session: int, where: str, connection: Connection) -> Hold:
-        """Note that a session began a transaction, and hear what is sent in it."""
+        """Record that a session began a transaction, and listen to what is sent in it."""
         hold = Hold(where, _owner(), time.monotonic())
         with self._lock:
             self._entries.append(Entry(session, "began"))
@@ -147,11 +149,11 @@ class SessionLog:
                 event.listen(connection, "before_cursor_execute", self._send)
         return hold
 
-    def end(self, session: int, hold: Hold, connection: Connection, deed: Deed) -> None:
-        """Note how a session's transaction ended."""
+    def end(self, session: int, hold: Hold, connection: Connection, action: Action) -> None:
+        """Record how a session's transaction ended."""
         hold.until = time.monotonic()
         with self._lock:
-            self._entries.append(Entry(session, deed))
+            self._entries.append(Entry(session, action))
             self._batch = None
             users = self._users[connection]
             users.remove(session)
@@ -174,9 +176,10 @@ class SessionLog:
             self._batch = context
             rows = len(context.parameters)
         if _first_word(_words(sql)) not in _STEERING:
+            statement = Statement(sql, rows, where=call_sites.here())
             with self._lock:
                 session = self._users[connection][-1]
-                self._entries.append(Entry(session, "sent", Statement(sql, rows)))
+                self._entries.append(Entry(session, "sent", statement))
 
     def _close(self, session: Session, close: Callable[[], None], number: int) -> None:
         vars(session).pop("close", None)
@@ -188,7 +191,7 @@ class SessionLog:
 
 
 @attrs.define(eq=False)
-class _Ear:
+class _Listener:
     """Listens to one session."""
 
     log: SessionLog
@@ -209,9 +212,9 @@ class _Ear:
 
     def ended(self, _session: Session, transaction: SessionTransaction) -> None:
         if transaction.parent is None:
-            deed: Deed = "committed" if self._committed else "rolled back"
+            action: Action = "committed" if self._committed else "rolled back"
             for hold, connection in self._holds:
-                self.log.end(self.session, hold, connection, deed)
+                self.log.end(self.session, hold, connection, action)
             self._holds.clear()
 
 

@@ -1,4 +1,4 @@
-"""A session factory that writes down what is done with its sessions, for assertions on it."""
+"""A session factory that records what is done with its sessions, for assertions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from typing_extensions import TypeVar
 
 from sessionfactory.interfaces import S_co
-from sessionfactory.testing.recording._session_log import Deed, SessionLog, Statement
+from sessionfactory.testing.recording._session_log import Action, SessionLog, Statement
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -86,7 +86,7 @@ class Recording:
         return self._log.holders()
 
     def listen(self, session: Session) -> None:
-        """Write down what is done with a session from now on."""
+        """Record what is done with a session from now on."""
         self._log.listen(session)
 
     def reset(self) -> None:
@@ -103,8 +103,8 @@ class Recording:
     def __str__(self) -> str:
         return "\n".join([repr(self), *(f"  {entry}" for entry in self._log.entries())])
 
-    def _count(self, deed: Deed) -> int:
-        return sum(entry.deed == deed for entry in self._log.entries())
+    def _count(self, action: Action) -> int:
+        return sum(entry.action == action for entry in self._log.entries())
 
 
 @attrs.define(eq=False)
@@ -119,13 +119,13 @@ class RecordingSessionFactory(Generic[S]):
         assert recording.transactions == 1, recording  # a failure shows the log
         assert len(recording.writes) == 1, recording
 
-    It listens from the moment it is given a session: what ``inner.begin()`` may send before that is
-    not seen. As a context manager it closes nothing: ``inner`` is closed by who made it.
+    It listens from the moment it has a session: what ``inner.begin()`` may send before that is not
+    recorded. As a context manager it closes nothing: ``inner`` is closed by who made it.
     Thread-safe.
 
     Args:
         inner: any session factory.
-        recording: where to write; several factories may share one.
+        recording: where to record; several factories may share one.
     """
 
     inner: SessionFactory[S]

@@ -27,11 +27,11 @@ class _WithReader(Protocol[A_co]):
 
 @attrs.define(eq=False)
 class AsyncRecordingSessionFactory(Generic[A]):
-    """Async twin of ``RecordingSessionFactory``; what it writes is the same ``Recording``.
+    """Async twin of ``RecordingSessionFactory``; its recording is the same ``Recording``.
 
     Args:
         inner: any async session factory.
-        recording: where to write; several factories may share one.
+        recording: where to record; several factories may share one.
     """
 
     inner: AsyncSessionFactory[A]

@@ -40,8 +40,9 @@ def capturing_callbacks(
         ClosedError: the fake is outside of its block.
     """
     # Not by the classes of both halves, because one of them needs greenlet.
-    transactions: object = getattr(sessions, "_transactions", sessions)
-    if transactions is sessions:
+    fake = getattr(sessions, "inner", sessions)  # of a recording factory
+    transactions: object = getattr(fake, "_transactions", fake)
+    if transactions is fake:
         kind = type(sessions).__name__
         raise TypeError(
             f"callbacks are captured from a rollback fake, not from {kind}: give it"

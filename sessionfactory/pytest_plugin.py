@@ -110,7 +110,7 @@ def session_factory(
 def max_queries(
     _query_recorder: Recorder,
 ) -> Callable[[int], AbstractContextManager[None]]:
-    """Limit the statements of a block, as in ``with max_queries(3):``; more raise an error.
+    """Return a context manager that limits the statements of a block: 3 by its argument 3.
 
     Counted are the statements of both halves' factories and registries of this test.
     """

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
     from sessionfactory.pool.ledger import Caller as Waiting
+    from sessionfactory.pool.pool_entry import PoolEntry
     from tests.support.sqlite_pools import Databases
 
 
@@ -210,13 +211,13 @@ def test_connecting_takes_too_long(databases: Databases) -> None:
 def test_closed_while_connecting_takes_too_long(databases: Databases) -> None:
     """Where the factory is closed meanwhile, the error says that."""
     pool, ledger = slow_pool(databases)
-    refuse_if_closed = ledger.refuse_if_closed
+    acquire = pool.acquire
 
-    def closes() -> None:
-        refuse_if_closed()
+    def acquire_and_close() -> PoolEntry:
         ledger.closed = True
+        return acquire()
 
-    ledger.refuse_if_closed = closes  # type: ignore[method-assign]
+    pool.acquire = acquire_and_close  # type: ignore[method-assign]
     with pytest.raises(ClosedError):
         pool.connect()
     until(lambda: pool.checkedin() == 1)

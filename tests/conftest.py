@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 
 REPEATABLE: Final = "repeatable"
 RANDOM: Final = "random"
-SERVERS: Final = frozenset(
-    {"postgres_server", "own_postgres", "mariadb_server", "server", "place", "proxy", "urls"}
-)
-"""Fixtures of tests whose connections cross a network."""
 
 
 def pytest_configure() -> None:
@@ -58,11 +54,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _own_leaks(request: pytest.FixtureRequest) -> Generator[None]:
-    """Collect garbage after a test with a server, so that a leak is reported by its own test."""
+def _own_leaks() -> Generator[None]:
+    """Collect garbage after each test, some milliseconds, so that its own test reports a leak."""
     yield
-    if not SERVERS.isdisjoint(request.fixturenames):
-        gc.collect()
+    gc.collect()
 
 
 @pytest.fixture(autouse=True)

@@ -97,7 +97,7 @@ def test_the_version_is_the_installed_one() -> None:
 
 
 def test_the_changelog_s_top_is_this_version_or_unreleased() -> None:
-    """Whoever reads the change log finds this release at its top."""
+    """The change log has this release at its top."""
     headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
 
     assert headings[0].startswith(("Unreleased", sessionfactory.__version__))

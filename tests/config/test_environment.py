@@ -168,7 +168,7 @@ def test_empty_means_unset(value: str) -> None:
 
 
 def test_the_error_of_use_says_that_the_variable_is_empty() -> None:
-    """Whoever set the URL to nothing reads that it is set, but empty."""
+    """A URL that is set to nothing is reported as set, but empty."""
     assert _reason({"DATABASE_URL": ""}) == (
         "Database 'default' is not configured: set DATABASE_URL (environment)"
         " (DATABASE_URL is set, but empty)"

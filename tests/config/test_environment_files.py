@@ -143,7 +143,7 @@ def test_a_file_that_is_too_large_is_a_fault(content: bytes, tmp_path: Path) -> 
 
 
 def test_a_url_in_place_of_a_file_name_is_not_quoted() -> None:
-    """Whoever writes the URL itself into ``…_FILE`` gets a fault that does not show it."""
+    """A URL in ``…_FILE`` itself is a fault that does not show the URL."""
     with pytest.raises(SettingsError, match="DATABASE_URL_FILE") as caught:
         SessionFactoryRegistry.from_env(
             {"DATABASE_URL_FILE": f"postgresql://ada:{CANARY}@db.example.org/app"}

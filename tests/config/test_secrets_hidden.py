@@ -209,7 +209,7 @@ def test_a_lost_connection_shows_no_password(
 
 @pytest.mark.parametrize("driver", SYNC_DRIVERS)
 def test_a_wrong_password_is_still_told(driver: str) -> None:
-    """Whoever reads the error learns that the server refused the password."""
+    """The error states that the server refused the password."""
     with _server(_refuse) as port:
         settings = DatabaseSettings(_url(driver, "127.0.0.1", port))
         error = _error_of(lambda: _use(driver, settings))

@@ -192,13 +192,13 @@ async def test_who_waits_prepares_if_the_first_fails(place: Place) -> None:
 
     async with (
         cloning_on(place, preparation(place.half, prepare)) as cloning,
-        place.half.elsewhere(first) as somebody,
+        place.half.elsewhere(first) as other,
     ):
         await begun.wait()
         go_on.set()
         async with cloning.clone() as sessions:
             assert await players(sessions) == 0
-    assert attempts == [somebody, place.half.me()]
+    assert attempts == [other, place.half.me()]
 
 
 @on(*PLACES)

@@ -89,7 +89,7 @@ async def scalar(session: AsyncSession, sql: str) -> object:
 
 @asynccontextmanager
 async def left_clean(place: Place, sessions: AsyncSessionFactory) -> AsyncGenerator[None]:
-    """Require that the same back-end is as it was, whoever asks for it afterwards."""
+    """Require that the same back-end is as it was at its next checkouts."""
     async with sessions() as session:
         before = await scalar(session, _BACKEND[place.backend])
     yield
@@ -304,7 +304,7 @@ async def test_local_settings(place: Place, kind: str) -> None:
 
 @on("sync psycopg", "async asyncpg")
 async def test_row_level_security(place: Place) -> None:
-    """A policy shows each tenant his own rows, on one connection."""
+    """A policy shows each tenant its own rows, on one connection."""
     async with factory(place, "real") as sessions:
         async with sessions.begin() as session:
             for statement in _POLICY:

@@ -390,7 +390,7 @@ def test_server_that_goes_during_a_first_statement(
     postgres_server: PostgresServer,
     pipeline: bool,  # noqa: FBT001
 ) -> None:
-    """Whoever executes it is told why, as on the plain path."""
+    """Its caller gets the reason, as on the plain path."""
     settings = settings_for(postgres_server.url, pipeline=pipeline)
     with SqlAlchemySessionFactory(settings) as factory:
         end = text("SELECT pg_terminate_backend(pg_backend_pid()), pg_sleep(:seconds)")

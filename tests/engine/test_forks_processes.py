@@ -53,7 +53,7 @@ def ask(factory: SqlAlchemySessionFactory) -> int:
 
 @contextmanager
 def meanwhile(work: Callable[[threading.Event, threading.Event], None]) -> Generator[None]:
-    """Have a thread work; it says when it has come so far, and waits until the block ends."""
+    """Run the work in a thread until it is ready; it goes on when the block ends."""
     ready, go_on = threading.Event(), threading.Event()
     thread = threading.Thread(target=work, args=(ready, go_on))
     thread.start()
@@ -66,7 +66,7 @@ def meanwhile(work: Callable[[threading.Event, threading.Event], None]) -> Gener
 
 
 def work_for(factory: SqlAlchemySessionFactory, seconds: float) -> int:
-    """Have the server say tokens of this process again, and return how often it did."""
+    """Let the server return tokens of this process, and count them."""
     end, turns = time.monotonic() + seconds, 0
     while time.monotonic() < end:
         turns += 1

@@ -105,7 +105,7 @@ async def test_its_health(app: FastAPI) -> None:
 
 
 async def test_without_a_database_it_does_not_start() -> None:
-    """Whoever starts it is told what to set."""
+    """Without a setting it does not start, and names what to set."""
     with pytest.raises(NotConfiguredError, match=r"set DATABASE_URL \(environment\)"):
         async with client_of(make_app({})):
             pytest.fail("it has started")

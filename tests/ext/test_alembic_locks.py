@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
-WORKERS = 8
+WORKERS = 4
 
 
 @pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
@@ -80,7 +80,7 @@ def _line_with(process: subprocess.Popen[str], words: str) -> str:
 
 
 def test_workers_that_start_at_once_run_a_migration_once(empty_url: str, project: Project) -> None:
-    """Of eight workers on an empty database one migrates, and all of them end well."""
+    """Of four workers on an empty database one migrates, and all of them end well."""
     (project.folder / "go").touch()
     with ExitStack() as stack:
         workers = [project.start("upgrade", "head", DATABASE_URL=empty_url) for _ in range(WORKERS)]

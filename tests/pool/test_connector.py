@@ -1,4 +1,4 @@
-"""Whoever needs a new connection has it by the deadline, or is told; what comes late is kept."""
+"""A new connection arrives by the deadline, or an error is raised; a late one stays in the pool."""
 
 from __future__ import annotations
 

@@ -190,7 +190,7 @@ def test_dropped_connection_comes_back(databases: Databases) -> None:
 
 
 class Meanwhile(FairPool):
-    """A pool in which something happens at the very moment at which a caller begins to wait."""
+    """A pool that calls a function when a caller begins to wait."""
 
     happens: Callable[[], object]
     error: BaseException | None = None

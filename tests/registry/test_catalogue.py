@@ -200,7 +200,7 @@ def test_a_taken_name_is_refused(
 
 
 def test_a_registered_factory_is_never_closed_by_the_registry() -> None:
-    """Whoever made a factory closes it."""
+    """A factory is closed by the code that made it."""
     with SqlAlchemySessionFactory(DatabaseSettings("sqlite://")) as factory:
         with SessionFactoryRegistry() as registry:
             registry.register("default", factory)

@@ -183,7 +183,7 @@ def test_a_kind_that_cannot_be_loaded_is_a_fault(module: str, kind: str) -> None
 
 
 def test_a_missing_entry_point_names_those_that_are_installed(module: str) -> None:
-    """Whoever misspells an entry point reads which there are."""
+    """The error of a misspelt entry point lists those that exist."""
     with registry_of("gaurd") as registry, pytest.raises(SettingsError, match="gone, guard, own"):
         registry.get()
 

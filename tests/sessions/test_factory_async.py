@@ -165,7 +165,7 @@ def without_greenlet(code: str) -> str:
 
 
 def test_the_sync_half_needs_no_greenlet() -> None:
-    """Whoever has no use for the async half does not have to install what it needs."""
+    """A program without the async half does not need the packages of that half."""
     code = """
 from sessionfactory.testing import InMemorySessionFactory, RollbackSessionFactory
 with SessionFactoryRegistry.from_env({"DATABASE_URL": "sqlite://"}) as registry:

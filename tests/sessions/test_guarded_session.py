@@ -198,7 +198,7 @@ def test_a_transaction_whose_rollback_was_refused_is_rolled_back(
 
 
 def test_every_call_has_been_judged() -> None:
-    """Whoever adds a call to ``Session`` decides whether it can be shared."""
+    """Each method of ``Session`` is listed as guarded or as free; a new one fails this test."""
     reading = {"get_bind", "get_nested_transaction", "get_transaction", "identity_key"}
     reading |= {"in_nested_transaction", "in_transaction", "is_modified", "object_session", "query"}
     setting_up = {"bind_mapper", "bind_table"}
@@ -505,7 +505,7 @@ def test_classes_go_with_their_last_user() -> None:
 
 
 def test_what_the_user_wrote_is_kept(items: SqlAlchemySessionFactory) -> None:
-    """His ``__init__``, ``__slots__``, overrides and methods work, and pass through the guard."""
+    """``__init__``, ``__slots__``, overrides and methods of a user pass through the guard."""
 
     class Mine(OwnSession):
         __slots__ = ("seen",)
@@ -568,7 +568,7 @@ def test_listeners_to_the_users_class_hear(items: SqlAlchemySessionFactory) -> N
 def test_patches_of_session_are_seen(
     factory: SqlAlchemySessionFactory, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    """Whoever patches ``Session`` in a test patches our sessions, too."""
+    """A patch of ``Session`` in a test is a patch of our sessions, too."""
     seen: list[str] = []
 
     def patched(*_: object) -> None:

@@ -53,8 +53,8 @@ class Books:
         self.told[number] = "running"
         return number
 
-    def lies(self, rows: set[int]) -> dict[int, str]:
-        """Return what scopes were told that is not so, given the rows that are there."""
+    def wrong(self, rows: set[int]) -> dict[int, str]:
+        """Return the recorded outcomes that the rows contradict."""
         there = {number: number in rows for number in self.told}
         return {
             number: said

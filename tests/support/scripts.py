@@ -120,14 +120,14 @@ def set_mode(**options: bool) -> Callable[[Desk], object]:
 
 
 def take_another(desk: Desk) -> object:
-    """Give the connection back, and take it again."""
-    closed = let_go(desk)
+    """Close the connection, and check out another."""
+    closed = check_in(desk)
     desk.connection, desk.savepoints, desk.two_phase = desk.engine.connect(), [], None
     return closed
 
 
-def let_go(desk: Desk) -> object:
-    """Give the connection back, or drop it if it is past that; return how that went."""
+def check_in(desk: Desk) -> object:
+    """Close the connection, and return the name of the error that this raised, if any."""
     try:
         desk.connection.close()
     except DBAPIError as error:
@@ -252,7 +252,7 @@ def run(engine: Engine, script: list[str]) -> list[Outcome]:
     try:
         outcomes += [(name, outcome(desk, OPERATIONS[name])) for name in script]
     finally:
-        outcomes.append(("close", let_go(desk)))
+        outcomes.append(("close", check_in(desk)))
     with engine.connect() as connection:  # usable, and as it was
         rows = connection.exec_driver_sql("SELECT id, note FROM item ORDER BY id").all()
         outcomes.append(("rows", [tuple(row) for row in rows]))

@@ -178,7 +178,7 @@ class Weather:
         assert [record for record in said if record.levelno >= logging.WARNING] == []
         with self._control.connect() as connection:
             rows = set(connection.scalars(select(Entry.number)))
-            assert self.books.lies(rows) == {}
+            assert self.books.wrong(rows) == {}
             deadline = time.monotonic() + 30
             while self._connections(connection) and time.monotonic() < deadline:
                 time.sleep(0.01)  # a server takes a moment to see that its clients left

@@ -182,7 +182,7 @@ def test_coroutine_functions_are_refused(wrong: str) -> None:
     """What would never be awaited is a mistake that is named when the factory is made."""
 
     async def never_runs(_: object) -> None:
-        pytest.fail("nobody awaits it")
+        pytest.fail("it is never awaited")
 
     parts = {"prepare": Base.metadata, "seed": one_team, wrong: never_runs}
     with pytest.raises(TypeError, match=f"^{wrong} is a coroutine function"):

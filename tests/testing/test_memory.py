@@ -62,10 +62,10 @@ def test_is_a_factory(sessions: InMemorySessionFactory) -> None:
     assert sessions.status().limit == 1
 
 
-def test_reset_200_times(sessions: InMemorySessionFactory) -> None:
+def test_reset_60_times(sessions: InMemorySessionFactory) -> None:
     """Rows, tables and a pragma of a test are gone after each reset, on the same engine."""
     engine = sessions.engine
-    for _ in range(200):
+    for _ in range(60):
         add_player(sessions)
         with sessions.begin() as session:
             session.execute(text("CREATE TABLE extra (a INTEGER)"))
@@ -186,7 +186,7 @@ def test_threads_take_turns(sessions: InMemorySessionFactory) -> None:
             session.add(Player(id=number + 1))
 
     with ThreadPoolExecutor(8) as threads:
-        list(threads.map(raise_captain, range(200)))
+        list(threads.map(raise_captain, range(60)))
     assert players(sessions) == 201
 
 

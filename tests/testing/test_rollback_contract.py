@@ -375,12 +375,12 @@ async def test_an_error_of_the_block_is_the_one_that_is_raised(case: Case) -> No
 
 
 async def test_many_scopes_leave_nothing(case: Case) -> None:
-    """Two hundred scopes leave no row, no connection and no transaction."""
+    """Sixty scopes leave no row, no connection and no transaction."""
     async with case.fake() as fake:
-        for number in range(200):
+        for number in range(60):
             async with fake.begin() as session:
                 session.add(Item(name=str(number)))
         async with fake() as session:
-            assert await session.scalar(COUNT) == 200
+            assert await session.scalar(COUNT) == 60
 
     assert case.database.names() == []

@@ -42,11 +42,11 @@ async def test_commit_that_happens_is_followed_by_its_callbacks(control: Control
     """A task that is cancelled during its COMMIT, or in a callback, still runs all of them."""
     log: list[object] = []
     async with AsyncSqlAlchemySessionFactory(DatabaseSettings(control.url)) as factory:
-        let_go, reached = asyncio.Event(), asyncio.Event()
+        go_on, reached = asyncio.Event(), asyncio.Event()
 
         async def wait() -> None:
             reached.set()
-            await let_go.wait()
+            await go_on.wait()
             log.append("waited")
 
         async def write() -> None:
@@ -64,7 +64,7 @@ async def test_commit_that_happens_is_followed_by_its_callbacks(control: Control
         await reached.wait()
         task.cancel()
         assert log == []
-        let_go.set()
+        go_on.set()
         error = await cancelled(task)
         assert commit_outcome(error) == "committed"
         assert isinstance(error.__cause__, AfterCommitError)

@@ -25,7 +25,7 @@ _SAME_THREAD: Final = (
     " another thread may close it; leave it away"
 )
 _AUTOCOMMIT: Final = (
-    "sqlite3's autocommit would begin transactions in other places than sqlite.begin says; leave it"
+    "the driver's autocommit would begin transactions elsewhere than sqlite.begin does; leave it"
     ' away, or write isolation_level="AUTOCOMMIT" in engine_options'
 )
 

@@ -1,4 +1,4 @@
-"""A ping that answers in time, whatever the database does."""
+"""A ping that returns in time, whatever the database does."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from sessionfactory.clock import monotonic
-from sessionfactory.drivers import families
+from sessionfactory.drivers import families, known
 from sessionfactory.drivers.error_codes import classify, original
 from sessionfactory.engine import sqlite
 from sessionfactory.errors import ClosedError, SettingsError
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Pinger:
-    """Pings one engine, apart from the caller, so that a silent network cannot hold the caller.
+    """Pings one engine in a thread or task of its own, so that a silent network holds no caller.
 
     One ping is under way at a time; callers that come meanwhile wait for the same result.
     Thread-safe.
@@ -36,10 +36,14 @@ class Pinger:
         self._connected = False
 
     def ping(self, engine: Engine, ledger: Ledger, timeout: float) -> Health:
-        """Return how the database does, within ``timeout`` seconds."""
+        """Return the state of the database, within ``timeout`` seconds."""
         if families.of_dialect(engine.dialect).is_sqlite:
             file = None if sqlite.is_shared_memory(engine.url) else sqlite.file_of(engine.url)
-            return sqlite.ping_file(file) if file else Health("ok", 0.0, "in memory")
+            if file is None:
+                return Health("ok", 0.0, "in memory")
+            # What opens an encrypted file is the passphrase that the engine's connections have.
+            if not (known.named(engine.dialect.driver).encrypts_files and file.exists()):
+                return sqlite.ping_file(file)
         mine = Future[Health]()
         while (pending := self._pending.setdefault(None, mine)).done():  # one step: one pings
             self._pending.pop(None, None)
@@ -69,22 +73,27 @@ class Pinger:
             return _saturated(ledger)
         return Health("unreachable", None, f"no connection within {timeout:g} s")
 
-    def _run(self, engine: Engine, answer: Future[Health]) -> None:
+    def _run(self, engine: Engine, result: Future[Health]) -> None:
         began = monotonic()
+        on_sqlite = families.of_dialect(engine.dialect).is_sqlite
         try:
             connection = engine.raw_connection()
             try:
                 self._connected = True
-                engine.dialect.do_ping(cast("DBAPIConnection", connection.dbapi_connection))
+                driver = cast("DBAPIConnection", connection.dbapi_connection)
+                if on_sqlite:  # where "SELECT 1" would read nothing of the file
+                    sqlite.read_first_page(driver)
+                else:
+                    engine.dialect.do_ping(driver)
             finally:
                 connection.close()
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
-            answer.set_result(_diagnose(error))
+        except Exception as error:  # noqa: BLE001 - any error is the result
+            result.set_result(sqlite.diagnose(error) if on_sqlite else _diagnose(error))
         except BaseException:  # its event loop ends
-            answer.cancel()
+            result.cancel()
             raise
         else:
-            answer.set_result(Health("ok", monotonic() - began))
+            result.set_result(Health("ok", monotonic() - began))
 
 
 def _saturated(ledger: Ledger) -> Health:

@@ -5,6 +5,7 @@ When its transactions begin is in ``sqlite_begin``.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import warnings
 from contextlib import closing
@@ -140,8 +141,30 @@ def ping_file(file: Path) -> Health:
         uri = f"file:{quote(str(file.absolute()))}?immutable=1"
         with closing(sqlite3.connect(uri, uri=True)) as connection:
             connection.execute("PRAGMA schema_version").fetchone()
-    except sqlite3.OperationalError as error:
-        return Health("unreachable", None, str(error))
-    except sqlite3.DatabaseError as error:
-        return Health("refused", None, str(error))
-    return Health("ok", monotonic() - began)
+    except sqlite3.Error as error:
+        return diagnose(error)
+    return Health("ok", monotonic() - began, _obstacle_to_writing(file))
+
+
+def read_first_page(connection: DBAPIConnection) -> None:
+    """Read the first page of a file, on a connection of the engine."""
+    sqlite_begin.run(connection, "PRAGMA schema_version")
+
+
+def diagnose(error: Exception) -> Health:
+    """Return what an error of a ping means."""
+    text = " ".join(str(original(error)).split())
+    if "not a database" in text:
+        return Health("refused", None, f"{text}: it is damaged, or encrypted with another key")
+    return Health("unreachable", None, text)
+
+
+def _obstacle_to_writing(file: Path) -> str:
+    """Return why this process can read a file and not write it; empty if it can write."""
+    effective = os.access in os.supports_effective_ids
+    if not os.access(file, os.W_OK, effective_ids=effective):
+        return f"read-only: this process may not write the file {str(file)!r}"
+    folder = file.absolute().parent
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=effective):
+        return f"read-only: this process may not make a journal in the directory {str(folder)!r}"
+    return ""

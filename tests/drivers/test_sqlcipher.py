@@ -82,3 +82,19 @@ def test_the_reader_cannot_write(tmp_path: Path) -> None:
         ):
             reading.execute(text("INSERT INTO t VALUES ('no')"))
     assert isinstance(caught.value, ReadOnlyError)
+
+
+def test_a_ping_uses_the_passphrase(tmp_path: Path) -> None:
+    """A ping reads an encrypted file, refuses another passphrase, and makes no file."""
+    file = tmp_path / "shop.db"
+    with SqlAlchemySessionFactory(settings_for(file)) as sessions:
+        assert sessions.ping().state == "unreachable"
+        assert not file.exists()
+        with sessions.begin() as session:
+            session.execute(text("CREATE TABLE t (a TEXT)"))
+        assert sessions.ping().ok
+    with SqlAlchemySessionFactory(settings_for(file, "wrong canary-4712")) as sessions:
+        health = sessions.ping()
+    assert health.state == "refused"
+    assert "encrypted with another key" in health.detail
+    assert "canary" not in health.detail

@@ -6,8 +6,9 @@ import os
 import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from sqlalchemy import URL, make_url, text
@@ -234,6 +235,40 @@ def test_ping_tells_no_database(tmp_path: Path) -> None:
         settings = DatabaseSettings(f"sqlite:///{tmp_path / name}")
         with SqlAlchemySessionFactory(settings) as factory:
             assert factory.ping().state == state
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+@pytest.mark.parametrize("what", ["file", "directory"])
+def test_ping_of_what_cannot_be_written(what: str) -> None:
+    """A ping of a file that can be read and not written succeeds, and its detail is the reason."""
+    with TemporaryDirectory() as name, ExitStack() as undo:
+        folder, file = Path(name), Path(name, "app.db")
+        with closing(sqlite3.connect(file)) as connection:
+            connection.execute("CREATE TABLE t (a)")
+        file.chmod(0o444 if what == "file" else 0o666)
+        folder.chmod(0o777 if what == "file" else 0o555)
+        undo.callback(folder.chmod, 0o777)
+        sessions = undo.enter_context(
+            SqlAlchemySessionFactory(DatabaseSettings(f"sqlite:///{file}"))
+        )
+        if os.geteuid() == 0:  # root may write anything
+            undo.callback(os.seteuid, 0)
+            os.seteuid(65534)
+        health = sessions.ping()
+    assert health.ok
+    assert health.detail.startswith("read-only: this process may not")
+    assert what in health.detail
+
+
+def test_ping_of_an_encrypted_file(tmp_path: Path) -> None:
+    """A ping by plain SQLite of what may be an encrypted file mentions that."""
+    (tmp_path / "shop.db").write_bytes(bytes(range(1, 256)) * 33)
+    with SqlAlchemySessionFactory(
+        DatabaseSettings(f"sqlite:///{tmp_path / 'shop.db'}")
+    ) as sessions:
+        health = sessions.ping()
+    assert health.state == "refused"
+    assert "encrypted" in health.detail
 
 
 def test_ping_keeps_the_locks_of_this_process(factory: SqlAlchemySessionFactory) -> None:

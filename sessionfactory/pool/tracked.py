@@ -87,7 +87,7 @@ class LoopBinding:
         if bound is None or self._replace is None:
             pool.loop = loop
             return pool
-        return self._replace(pool)
+        return self.pool_here(self._replace(pool))  # which binds the new one
 
 
 class Tracking:

@@ -72,6 +72,22 @@ def test_twenty_loops_in_a_row(factory: AsyncSqlAlchemySessionFactory) -> None:
     gc.collect()  # what a loop that is gone left open would warn now
 
 
+def test_loops_in_a_row_log_no_error(
+    factory: AsyncSqlAlchemySessionFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Connections of each loop that is gone are abandoned without an error, also by the close."""
+
+    async def is_bound() -> bool:
+        await ask(factory)
+        pool = factory.engine.pool
+        assert isinstance(pool, AsyncFairPool)
+        return pool.loop is asyncio.get_running_loop()
+
+    assert [asyncio.run(is_bound()) for _ in range(4)] == [True] * 4
+    asyncio.run(factory.aclose())
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 @pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
 def test_view_in_the_next_loop(driver: str, postgres_server: PostgresServer) -> None:
     """A view whose settings stay on its connections goes on in the next loop, and may come first.

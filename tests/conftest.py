@@ -34,12 +34,6 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_finish() -> None:
-    """Leave what is there before the first test out of later garbage collections."""
-    gc.collect()
-    gc.freeze()
-
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Show in one line how many tests were skipped, and why."""
     skipped: list[pytest.TestReport] = terminalreporter.stats.get("skipped", [])
@@ -55,9 +49,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(autouse=True)
 def _own_leaks() -> Generator[None]:
-    """Collect garbage after each test, some milliseconds, so that its own test reports a leak."""
+    """Collect the garbage of each test when it ends, so that a leak is reported by its own test.
+
+    What was there before is frozen meanwhile: both cost next to nothing, and the collection looks
+    only at what the test has made.
+    """
+    gc.freeze()
     yield
     gc.collect()
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

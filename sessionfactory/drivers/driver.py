@@ -20,6 +20,31 @@ if TYPE_CHECKING:
 Code: TypeAlias = str | int
 CodeTable: TypeAlias = Literal["postgresql", "mysql", "sqlite", "oracle", "odbc"]
 """Whose codes the errors of a driver have: a column of the table in ``error_codes``."""
+Meaning: TypeAlias = Literal[
+    "conflict",
+    "lock timeout",
+    "going down",
+    "lost",
+    "not ready",
+    "too many clients",
+    "unreachable",
+    "read-only",
+    "read-only server",
+    "wrong login",
+    "refused",
+    "missing table",
+    "invalid value",
+    "rolled back",
+    "already failed",
+    "stale plan",
+    "client time limit",
+    "unclear",
+]
+Kind: TypeAlias = Literal["conflict", "lock timeout", "lost", "away", "stale plan"]
+"""Why a transaction is worth another attempt. ``"conflict"``: with another transaction, as by a
+deadlock. ``"lock timeout"``: another one held what was waited for. ``"lost"``: the connection,
+during its use. ``"away"``: the server cannot be reached, or accepts no connection now.
+``"stale plan"``: a prepared statement was made before a migration; the driver has dropped it."""
 Arguments: TypeAlias = tuple[object, ...]
 Keywords: TypeAlias = dict[str, object]
 Connect: TypeAlias = "Callable[..., Any]"

@@ -7,13 +7,14 @@ Where a driver has its codes is in ``known``.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from attrs import frozen
 from sqlalchemy.exc import DBAPIError
 
 from sessionfactory.drivers import known
 from sessionfactory.drivers.commit_stage import traceback_of
+from sessionfactory.drivers.driver import Kind, Meaning
 from sessionfactory.errors import CommitRolledBackError, SessionFactoryError
 from sessionfactory.pool_errors import ConnectTimeoutError
 
@@ -21,32 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from sessionfactory.drivers.driver import Code, CodeTable, Driver
-
-Meaning: TypeAlias = Literal[
-    "conflict",
-    "lock timeout",
-    "going down",
-    "lost",
-    "not ready",
-    "too many clients",
-    "unreachable",
-    "read-only",
-    "read-only server",
-    "wrong login",
-    "refused",
-    "missing table",
-    "invalid value",
-    "rolled back",
-    "already failed",
-    "stale plan",
-    "client time limit",
-    "unclear",
-]
-Kind: TypeAlias = Literal["conflict", "lock timeout", "lost", "away", "stale plan"]
-"""Why a transaction is worth another attempt. ``"conflict"``: with another transaction, as by a
-deadlock. ``"lock timeout"``: another one held what was waited for. ``"lost"``: the connection,
-during its use. ``"away"``: the server cannot be reached, or accepts no connection now.
-``"stale plan"``: a prepared statement was made before a migration; the driver has dropped it."""
 
 # A code of two characters is a class of SQLSTATEs. An error has every meaning that lists its code;
 # the first of them counts as the meaning.

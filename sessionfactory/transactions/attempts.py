@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeVar
 from sessionfactory.clock import monotonic
 from sessionfactory.config.values import read_all, to_choice, to_count, to_time_limit
 from sessionfactory.drivers.commit_stage import Stage, is_of_commit, recorded_stage, stage_of
-from sessionfactory.drivers.error_codes import Kind, codes_of, is_answer, kind_of
+from sessionfactory.drivers.error_codes import codes_of, is_answer, kind_of
 from sessionfactory.drivers.sqlalchemy_private import is_autocommit, of_transaction
 from sessionfactory.engine import dialect_hooks
 from sessionfactory.errors import CommitUncertainError, commit_outcome, note_outcome
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session, SessionTransaction
 
+    from sessionfactory.drivers.driver import Kind
     from sessionfactory.transactions.verification.watch import Verification
 
 T = TypeVar("T")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -12,9 +12,12 @@ from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from sessionfactory import DatabaseSettings, SqlAlchemySessionFactory, is_transient
-from sessionfactory.drivers.error_codes import Meaning, classify, is_answer
+from sessionfactory.drivers.error_codes import classify, is_answer
 from sessionfactory.testing import PostgresServer
 from tests.support.available import running_or_skipped
+
+if TYPE_CHECKING:
+    from sessionfactory.drivers.driver import Meaning
 
 
 @pytest.mark.parametrize(

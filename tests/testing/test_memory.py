@@ -186,7 +186,7 @@ def test_threads_take_turns(sessions: InMemorySessionFactory) -> None:
             session.add(Player(id=number + 1))
 
     with ThreadPoolExecutor(8) as threads:
-        list(threads.map(raise_captain, range(60)))
+        list(threads.map(raise_captain, range(200)))
     assert players(sessions) == 201
 
 

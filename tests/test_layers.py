@@ -77,6 +77,13 @@ ORDERS: Final = {
 }
 MOST_MODULES: Final = 16
 ORDERED_FROM: Final = 11
+MOST_LINES: Final = 320
+# Files that are longer, and how they are going to divide.
+LONGER: Final = {
+    "drivers.error_codes": "the table apart from the functions that read it",
+    "sessions.guarded_session": "the guard apart from what is made up for afterwards",
+    "testing.servers._keeper": "the process apart from the sweeping of what others left",
+}
 # Rooms whose ``__init__`` holds more than a sentence, and why.
 EXPORTING: Final = {
     "": "the public names, loaded on first use",
@@ -234,6 +241,16 @@ def test_no_room_is_a_hall() -> None:
     """A room has at most sixteen modules: where it grows, it divides by concepts."""
     sizes = {room: len(modules) for room, modules in rooms().items()}
     assert {room: size for room, size in sizes.items() if size > MOST_MODULES} == {}
+
+
+def test_no_file_is_too_long() -> None:
+    """A file has at most 320 lines; one that is longer is listed, until it has divided."""
+    long = {
+        module
+        for module, path in PATHS.items()
+        if len(path.read_text(encoding="utf-8").splitlines()) > MOST_LINES
+    }
+    assert long <= LONGER.keys()
 
 
 def test_every_large_room_has_an_order() -> None:

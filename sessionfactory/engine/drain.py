@@ -36,13 +36,12 @@ _AGAIN: Final = 0.02
 
 
 class CutConnection:
-    """Stands where a connection was that was closed over its holder's head.
+    """Placeholder for a connection that was force-closed while checked out.
 
-    To roll it back or to close it is what the holder has to do, and succeeds; all else raises.
+    ``rollback`` and ``close``, which end its use, succeed; all else raises.
 
     Attributes:
-        left: the connection, if it is the holder who has to close it: when he says good-bye, he is
-            in the midst of nothing.
+        left: the connection, if its holder closes it, who at that moment runs nothing on it.
     """
 
     error: type[SessionFactoryError] = ClosedError
@@ -140,8 +139,8 @@ def drain(
 
 
 def dispose(engine: Engine, ledger: Ledger, waiting: Waiting) -> None:
-    """Close the connections that nobody has; hang up what a silent network keeps from closing."""
-    # Drivers for threads only say farewell; asyncpg waits until the server has closed, too.
+    """Close the idle connections; hang up those that a silent network does not let close."""
+    # Drivers for threads only send the end; asyncpg waits until the server has closed, too.
     waits = engine.dialect.is_async
     hang_up = partial(_hang_up, ledger.open)  # of those that are open now, as yet
     with suppress(TookLongerError), waiting.alarm(_GRACE, hang_up) if waits else nullcontext():
@@ -165,7 +164,7 @@ def _settle(
 
 
 def _cancel_all(ledger: Ledger, holds: tuple[Checkout, ...], waiting: Waiting) -> None:
-    """Have statements given up, so that their holders come back, and wait for these."""
+    """Cancel statements, so that their holders return the connections, and wait for that."""
     end = monotonic() + _GRACE
     while monotonic() < end and ledger.still_out(holds):
         # Again and again: a statement that begins after a cancellation does not feel it.
@@ -194,7 +193,7 @@ def _cut(
     meanwhile: list[Callable[[], None]],
     close: Callable[[Checkout], None] | None = None,
 ) -> None:
-    """Close connections over their holders' heads."""
+    """Close connections that are checked out."""
     message = f"The session factory {ledger.name!r} was closed, and this connection with it"
     strike_out(ledger, message, holds)
     closing = [partial(close or _close, hold) for hold in holds]

@@ -59,7 +59,7 @@ _locked: Final[set[Path]] = set()
 
 
 class InheritedConnection(CutConnection):
-    """Stands, in a forked child, where a connection was that is the parent's."""
+    """Placeholder, in a forked child, for a connection that is the parent's."""
 
     error: type[SessionFactoryError] = ForkedConnectionError
 
@@ -91,7 +91,7 @@ def guard(engine: Engine, file: Path | None) -> None:
 
 
 def leave_to_parent(ledger: Ledger, file: Path | None) -> None:
-    """Have nobody in this child use, close or free what its parent has open.
+    """Make sure that this child does not use, close or free what its parent has open.
 
     Args:
         ledger: the books of the parent, which begin anew.

@@ -14,12 +14,13 @@ from flask.cli import AppGroup, with_appcontext
 
 from sessionfactory.errors import NotConfiguredError, SettingsError
 from sessionfactory.ext.registries import require_databases
-from sessionfactory.ext.replies import NO_STORE, Reply, health_body, is_ready, replies
+from sessionfactory.ext.replies import NO_STORE, Replies, health_body, is_ready, next_handler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from flask import Request, Response
+    from flask.typing import ResponseReturnValue
 
     from sessionfactory.ext.registries import SyncRegistry
     from sessionfactory.interfaces import SessionFactory
@@ -49,7 +50,7 @@ def init_app(
         registry: a ``SessionFactoryRegistry``; not closed here.
         require: databases that must be configured; their engines are built, nothing is connected.
         read_only: the status for a write in a read-only transaction; ``None`` leaves it alone.
-        retry_after: seconds that a client is asked to wait if no connection came in time.
+        retry_after: seconds that a client is asked to wait if the database cannot serve it now.
 
     Raises:
         NotConfiguredError: databases of ``require`` are missing.
@@ -57,8 +58,10 @@ def init_app(
     """
     require_databases(registry, require)
     app.extensions[_KEY] = registry
-    for kind, reply in replies(read_only=read_only, retry_after=retry_after).items():
-        app.register_error_handler(kind, _handler(reply))
+    replies = Replies(read_only, retry_after)
+    handler = _handler(app, replies)
+    for kind in replies.kinds:
+        app.register_error_handler(kind, handler)
     app.cli.add_command(_command())
 
 
@@ -123,10 +126,17 @@ def health_blueprint(
     return blueprint
 
 
-def _handler(reply: Reply) -> Callable[[Exception], tuple[Response, int, dict[str, str]]]:
-    def handle(error: Exception) -> tuple[Response, int, dict[str, str]]:
-        reply.log(error)
-        return jsonify(reply.body), reply.status, reply.headers
+def _handler(app: Flask, replies: Replies) -> Callable[[Exception], ResponseReturnValue]:
+    def handle(error: Exception) -> ResponseReturnValue:
+        reply = replies.reply_to(error)
+        if reply is not None:
+            reply.log(error)
+            return jsonify(reply.body), reply.status, reply.headers
+        handlers = app.error_handler_spec[None][None]
+        own = next_handler(handlers, error, handle)
+        if own is None:
+            raise error
+        return cast("ResponseReturnValue", app.ensure_sync(own)(error))
 
     return handle
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _LOG: Final = logging.getLogger(__name__)
 _GRACE: Final = 0.5
 """Seconds beyond a ping's own deadline, after which its thread is not waited for any longer."""
+_UNKNOWN: Final = Health("unconfigured", None, "the application has no such database")
 
 
 class SyncRegistry(Protocol):
@@ -117,6 +118,23 @@ async def ping(
         return await asyncio.wait_for(pinging, timeout + _GRACE)
     except TimeoutError:
         return {name: Health("slow", None, "no thread was free for a ping") for name in wanted}
+
+
+async def states(
+    registries: Iterable[AnyRegistry], names: tuple[str, ...] | None, timeout: float
+) -> dict[str, Health]:
+    """Return the health of an application's databases, for a readiness probe.
+
+    Args:
+        registries: those of the application, of either half.
+        names: databases to ping, also those that no registry has; by default all.
+        timeout: seconds for all databases of a registry together.
+    """
+    health: dict[str, Health] = {}
+    for registry in registries:
+        own = [name for name in registry.names if names is None or name in names]
+        health |= await ping(registry, own, timeout)
+    return health | {name: _UNKNOWN for name in names or () if name not in health}
 
 
 async def close(registry: AnyRegistry, timeout: float) -> None:

@@ -6,14 +6,19 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as SqlAlchemyTimeoutError
 
-from sessionfactory.errors import CommitUncertainError, ReadOnlyError
+from sessionfactory.drivers.error_codes import kind_of
+from sessionfactory.errors import CommitUncertainError, ReadOnlyError, commit_outcome
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import TypeVar
 
     from sessionfactory.status import Health
+
+    Handler = TypeVar("Handler")
 
 _LOG: Final = logging.getLogger(__name__)
 NO_STORE: Final[Mapping[str, str]] = {"Cache-Control": "no-store"}
@@ -50,34 +55,75 @@ class Reply:
             _LOG.warning("%s: %s", self.code, error)
 
 
-def replies(*, read_only: int | None, retry_after: int) -> dict[type[Exception], Reply]:
-    """Return the reply to each kind of error.
+@dataclass(frozen=True, slots=True)
+class Replies:
+    """The replies of one application, for errors that the framework hands over."""
 
-    Args:
-        read_only: the status for a write in a read-only transaction; ``None`` leaves that error to
-            the framework.
-        retry_after: seconds that a client is asked to wait if no connection came in time.
-    """
-    table: dict[type[Exception], Reply] = {
+    read_only: int | None
+    """The status for a write in a read-only transaction; ``None`` leaves it to the framework."""
+    retry_after: int
+    """Seconds that a client is asked to wait if the database cannot serve it now."""
+
+    @property
+    def kinds(self) -> tuple[type[Exception], ...]:
+        """The classes to register with the framework."""
+        read_only = () if self.read_only is None else (ReadOnlyError,)
+        # OSError: asyncpg passes a refused connection through as it is.
+        return (SqlAlchemyTimeoutError, CommitUncertainError, *read_only, DBAPIError, OSError)
+
+    def reply_to(self, error: Exception) -> Reply | None:
+        """Return the reply to an error; ``None`` if the framework should handle it."""
+        if commit_outcome(error) == "uncertain":
+            return _UNCERTAIN
+        if isinstance(error, ReadOnlyError):
+            return None if self.read_only is None else _read_only(self.read_only)
         # PoolExhaustedError, PoolDeadlockError and ConnectTimeoutError are kinds of it; so is what
         # a plain sessionmaker raises.
-        SqlAlchemyTimeoutError: Reply(
-            503,
-            "database_busy",
-            "The service is busy; try again later.",
-            retry_after,
-        ),
-        CommitUncertainError: Reply(
-            500,
-            "commit_uncertain",
-            "The request may have been carried out or not; look before you repeat it.",
-        ),
-    }
-    if read_only is not None:
-        table[ReadOnlyError] = Reply(
-            read_only, "read_only", "This request may only read, and tried to write."
-        )
-    return table
+        if isinstance(error, SqlAlchemyTimeoutError):
+            return _unavailable("database_busy", "The service is busy", self.retry_after)
+        if _is_unreachable(error):
+            detail = "The service cannot reach its database"
+            return _unavailable("database_unreachable", detail, self.retry_after)
+        return None
+
+
+_UNCERTAIN: Final = Reply(
+    500,
+    "commit_uncertain",
+    "The request may have been carried out or not; look before you repeat it.",
+)
+
+
+def _read_only(status: int) -> Reply:
+    return Reply(status, "read_only", "This request may only read, and tried to write.")
+
+
+def _unavailable(code: str, detail: str, retry_after: int) -> Reply:
+    return Reply(503, code, f"{detail}; try again later.", retry_after)
+
+
+def _is_unreachable(error: Exception) -> bool:
+    """Return whether no connection could be made: nothing was done for the request.
+
+    A server that goes down while a connection is made counts; one that goes down during a statement
+    does not, because earlier transactions of the same request may have been committed.
+    """
+    if commit_outcome(error) is not None:
+        return False
+    kind = kind_of(error)
+    connecting = isinstance(error, DBAPIError) and error.statement is None
+    return kind == "away" or (kind == "lost" and connecting)
+
+
+def next_handler(
+    handlers: Mapping[type[Exception], Handler], error: Exception, ours: Handler
+) -> Handler | None:
+    """Return the application's own handler of an error that has no reply here.
+
+    A handler of ``DBAPIError`` hides those of its base classes, which an application may have.
+    """
+    bases = (each for each in type(error).__mro__ if issubclass(each, Exception))
+    return next((handlers[each] for each in bases if handlers.get(each, ours) is not ours), None)
 
 
 def health_body(health: Mapping[str, Health], *, details: bool) -> dict[str, object]:

@@ -6,19 +6,20 @@ that are mounted in it find it too.
 
 from __future__ import annotations
 
+import inspect
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Final, TypeVar, cast, overload
 
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Host, Mount, Route
 from starlette.websockets import WebSocket
 
 from sessionfactory.errors import NotConfiguredError
-from sessionfactory.ext.registries import close, is_async, ping, require_databases
-from sessionfactory.ext.replies import NO_STORE, Reply, health_body, is_ready, replies
-from sessionfactory.status import Health
+from sessionfactory.ext.registries import close, is_async, require_databases, states
+from sessionfactory.ext.replies import NO_STORE, Replies, health_body, is_ready, next_handler
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -44,7 +45,6 @@ _REGISTRY: Final = "sessionfactory_registry"
 _ASYNC_REGISTRY: Final = "sessionfactory_async_registry"
 _TRY_AGAIN_LATER: Final = 1013
 _INTERNAL_ERROR: Final = 1011
-_UNKNOWN: Final = Health("unconfigured", None, "the application has no such database")
 
 
 @overload
@@ -128,17 +128,20 @@ def add_error_handlers(
 ) -> None:
     """Reply to errors of the database with a status that says what a client can do.
 
-    No connection in time is 503 with ``Retry-After``. A COMMIT whose answer was lost is 500, with a
-    body that is always the same. No reply contains the error's message; the log does. A websocket
-    is closed, with 1013 (try again later) or 1011 (internal error).
+    No connection in time, or a server that cannot be reached, is 503 with ``Retry-After``. A COMMIT
+    whose answer was lost is 500, with a body that is always the same; of a plain ``begin()`` too.
+    No reply contains the error's message; the log does. A websocket is closed, with 1013 (try again
+    later) or 1011 (internal error). Other errors go on to the application's own handlers.
 
     Args:
         app: the application.
         read_only: the status for a write in a read-only transaction; ``None`` leaves it alone.
         retry_after: seconds that a client is asked to wait.
     """
-    for kind, reply in replies(read_only=read_only, retry_after=retry_after).items():
-        app.add_exception_handler(kind, _handler(reply))
+    replies = Replies(read_only, retry_after)
+    handler = _handler(app, replies)
+    for kind in replies.kinds:
+        app.add_exception_handler(kind, handler)
 
 
 def health_routes(
@@ -167,12 +170,7 @@ def health_routes(
         return JSONResponse({"status": "ok"}, headers=NO_STORE)
 
     async def ready(request: Request) -> Response:
-        health: dict[str, Health] = {}
-        for registry in _registries(request):
-            own = [name for name in registry.names if wanted is None or name in wanted]
-            health |= await ping(registry, own, timeout)
-        unknown = {name: _UNKNOWN for name in wanted or () if name not in health}
-        health |= unknown
+        health = await states(_registries(request), wanted, timeout)
         shown = details is not None and details(request)
         status = 200 if is_ready(health) else 503
         return JSONResponse(health_body(health, details=shown), status, NO_STORE)
@@ -227,8 +225,13 @@ def _found(where: Starlette | HTTPConnection, key: str) -> object:
     )
 
 
-def _handler(reply: Reply) -> Callable[[Request, Exception], Awaitable[Response]]:
+def _handler(
+    app: Starlette, replies: Replies
+) -> Callable[[Request, Exception], Awaitable[Response]]:
     async def handle(connection: HTTPConnection, error: Exception) -> Response:
+        reply = replies.reply_to(error)
+        if reply is None:
+            return await _pass_on(app, connection, error, handle)
         reply.log(error)
         if isinstance(connection, WebSocket):
             busy = reply.retry_after is not None
@@ -236,3 +239,20 @@ def _handler(reply: Reply) -> Callable[[Request, Exception], Awaitable[Response]
         return JSONResponse(reply.body, reply.status, reply.headers)
 
     return handle
+
+
+async def _pass_on(
+    app: Starlette, connection: HTTPConnection, error: Exception, ours: object
+) -> Response:
+    """Call the application's own handler of an error, or raise the error again."""
+    # Starlette calls the handler of Exception itself, when the error has been raised again.
+    handlers = {
+        kind: each for kind, each in app.exception_handlers.items() if kind is not Exception
+    }
+    own = next_handler(cast("dict[type[Exception], object]", handlers), error, ours)
+    if own is None:
+        raise error
+    handler = cast("Callable[[HTTPConnection, Exception], object]", own)
+    if inspect.iscoroutinefunction(handler):
+        return cast("Response", await handler(connection, error))
+    return cast("Response", await run_in_threadpool(handler, connection, error))

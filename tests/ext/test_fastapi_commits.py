@@ -86,11 +86,10 @@ def test_a_commit_whose_answer_is_lost_is_no_2xx(
         assert cut.fired
         assert client("GET", "/items/1").json == 1
     assert answer.status == 500
-    if way == "retrying":
-        assert answer.json == {
-            "code": "commit_uncertain",
-            "detail": "The request may have been carried out or not; look before you repeat it.",
-        }
+    assert answer.json == {
+        "code": "commit_uncertain",
+        "detail": "The request may have been carried out or not; look before you repeat it.",
+    }
 
 
 def test_a_transaction_is_rolled_back_by_an_http_exception(app: FastAPI) -> None:

@@ -16,7 +16,7 @@ from litestar.testing import TestClient
 from sqlalchemy import select
 
 from sessionfactory import CommitUncertainError, NotConfiguredError, SessionFactoryRegistry
-from sessionfactory.ext.litestar import AsyncSessions, SessionFactoryPlugin, Sessions
+from sessionfactory.ext.litestar import AsyncSessions, SessionFactoryPlugin, Sessions, health_router
 from sessionfactory.testing import InMemorySessionFactory
 from tests.support.slow_items import Base, Item, maker
 
@@ -193,3 +193,37 @@ def test_an_application_that_has_not_started() -> None:
     with TestClient(app) as client:
         app.state.pop("sessionfactory_registry")
         assert "has not started (in a test: with TestClient(app))" in client.get("/items").text
+
+
+@pytest.mark.parametrize("half", ["sync", "async"])
+def test_ready_and_alive(half: str) -> None:
+    """An application whose database answers is both; the routes are not in its OpenAPI schema."""
+    plugin = SessionFactoryPlugin(maker(half, "sqlite:///:memory:"))
+    app = quiet([health_router()], plugins=[plugin])
+    with TestClient(app) as client:
+        for path in ("/health/ready", "/health/live"):
+            response = client.get(path)
+            assert (response.status_code, response.json()) == (200, {"status": "ok"})
+            assert response.headers["Cache-Control"] == "no-store"
+        assert "/health" not in client.get("/schema/openapi.json").text
+
+
+@pytest.mark.parametrize("half", ["sync", "async"])
+def test_alive_and_not_ready(half: str, tmp_path: Path) -> None:
+    """A missing database is 503 for readiness alone; only ``details`` shows its state."""
+    routes = [
+        health_router(),
+        health_router(
+            prefix="/inside",
+            names=["default", "reports"],
+            details=lambda request: "key" in request.query_params,
+        ),
+    ]
+    plugin = SessionFactoryPlugin(maker(half, f"sqlite:///{tmp_path}/missing/app.db"))
+    with TestClient(quiet([*routes], plugins=[plugin])) as client:
+        assert client.get("/health/live").status_code == 200
+        response = client.get("/health/ready")
+        assert (response.status_code, response.json()) == (503, {"status": "unavailable"})
+        assert client.get("/inside/ready").json() == {"status": "unavailable"}
+        shown = client.get("/inside/ready?key").json()["databases"]
+    assert (shown["default"]["state"], shown["reports"]["state"]) == ("unreachable", "unconfigured")

@@ -16,7 +16,8 @@ from sessionfactory.engine.managed import ManagedEngine
 from sessionfactory.engine.views.views import READ_ONLY, keep_to
 from sessionfactory.errors import ClosedError, Fault, SettingsError
 from sessionfactory.pool.call_sites import note_opening
-from sessionfactory.sessions.guarded_session import guarded, refuse_class
+from sessionfactory.sessions.guarded_session import guarded
+from sessionfactory.sessions.refusals import refuse_class
 from sessionfactory.sessions.scope import ReadOnlySessions, S, TransactionScope
 from sessionfactory.sessions.session_maker import FactorySessionmaker, keywords_of
 

@@ -17,7 +17,7 @@ from sessionfactory.engine.managed import ManagedEngine
 from sessionfactory.engine.views.views import READ_ONLY, keep_to
 from sessionfactory.errors import ClosedError, Fault, SettingsError
 from sessionfactory.pool.call_sites import note_opening
-from sessionfactory.sessions.guarded_session import refuse_class
+from sessionfactory.sessions.refusals import refuse_class
 from sessionfactory.sessions.scope_async import A, AsyncReadOnlySessions, AsyncTransactionScope
 from sessionfactory.sessions.session_maker import keywords_of
 from sessionfactory.sessions.session_maker_async import AsyncFactorySessionmaker

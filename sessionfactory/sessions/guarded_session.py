@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import types
 from asyncio import _get_running_loop
 from functools import wraps
@@ -26,9 +25,8 @@ from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
 
 from sessionfactory.drivers import commit_stage, sqlalchemy_private
 from sessionfactory.errors import ClosedError, SharedSessionError
-from sessionfactory.pool import call_sites
-from sessionfactory.pool.owners import current_owner, kind_of, name_of
 from sessionfactory.pool.tracked import note_session
+from sessionfactory.sessions.refusals import busy, closed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,23 +64,12 @@ session without a transaction. The rest of the calls only read, or set the sessi
 """
 
 
-def refuse_class(session_class: object, kind: type[object]) -> None:
-    """Refuse a class of sessions that is none; types do so, but for the untyped caller.
-
-    Raises:
-        TypeError: it is no subclass of ``kind``, which is ``Session`` or ``AsyncSession``.
-    """
-    if not (isinstance(session_class, type) and issubclass(session_class, kind)):
-        given = session_class if isinstance(session_class, type) else type(session_class)
-        raise TypeError(f"session_class is a subclass of {kind.__name__}, not {given.__name__}")
-
-
 def guarded(session_class: type[S]) -> type[S]:
     """Return a subclass of a session class, of the same name, whose sessions refuse to be shared.
 
     A call that starts while another thread or task is inside a call of the same session raises
-    ``SharedSessionError`` and changes nothing. What somebody calls while he is inside, as an event
-    listener does, is part of his visit. As the ``sync_session_class`` of an ``AsyncSession``, the
+    ``SharedSessionError`` and changes nothing. Re-entrant calls by the same owner, as an event
+    listener makes them, are allowed. As the ``sync_session_class`` of an ``AsyncSession``, the
     class guards that one. Thread-safe.
 
     Args:
@@ -140,10 +127,10 @@ class GuardedSession(Session):
         if inside[0] == me:
             return False
         if inside is not _CLOSED:
-            raise SharedSessionError(_busy(call, inside))
+            raise SharedSessionError(busy(call, inside))
         if call in _ALLOWED_WHEN_CLOSED:
             return False
-        raise ClosedError(_closed(self, call))
+        raise ClosedError(closed(self, call))
 
     def sessionfactory_enter_scope(self) -> None:
         """Note that the running thread or task enters a scope of the session."""
@@ -175,7 +162,7 @@ class GuardedSession(Session):
         """Begin a transaction, or a savepoint."""
         if not nested and not self.in_transaction():
             if self.__dict__.get(_VISIT) is _CLOSED:
-                raise ClosedError(_closed(self, "begin"))
+                raise ClosedError(closed(self, "begin"))
             # As SQLAlchemy would, but of our class. No other call is disturbed: one that is inside,
             # and has no transaction, has sent nothing yet.
             return GuardedTransaction(self, SessionTransactionOrigin.BEGIN)
@@ -333,29 +320,3 @@ def _guard(name: str) -> None:
 
 for _call in [name for name in CALLS if hasattr(Session, name)]:  # some came with SQLAlchemy 2.1
     _guard(_call)
-
-
-def _busy(call: str, inside: tuple[Owner | int, str]) -> str:
-    me = current_owner()
-    kind = kind_of(me)
-    return (
-        f"The {name_of(me)} calls {call}() of a session while the {_name(inside[0])} is inside its"
-        f" {inside[1]}(). A session is for one {kind} at a time: inject the factory, open one"
-        f" session per {kind}."
-    )
-
-
-def _closed(session: Session, call: str) -> str:
-    site = call_sites.opening_of(session)
-    where = "" if site is None else f" It was opened at {call_sites.describe(site)}."
-    return (
-        f"{call}() of a session after its scope: it is closed.{where} Do this inside the scope, or"
-        " open another session; with session.close_resets_only=true a closed session opens again."
-    )
-
-
-def _name(owner: Owner | int) -> str:
-    if not isinstance(owner, int):
-        return name_of(owner)
-    thread = next((thread for thread in threading.enumerate() if thread.ident == owner), None)
-    return f"thread {owner}" if thread is None else name_of(thread)

@@ -47,6 +47,7 @@ CommitOutcome: TypeAlias = Literal["committed", "rolled back", "uncertain"]
 PAGES: Final = "https://sessionfactory.readthedocs.io/en/stable/"
 """The address of the documentation."""
 _OUTCOME: Final = "__commit_outcome__"
+_CANCELLED: Final = "CancelledError"  # by its name: asyncio is not loaded for it
 
 
 class SessionFactoryError(Exception):
@@ -201,8 +202,15 @@ def commit_outcome(error: BaseException) -> CommitOutcome | None:
         outcome = cast("CommitOutcome | None", vars(link).get(_OUTCOME)) or _inherent(link)
         if outcome is not None:
             return outcome
-        link = link.__cause__
+        link = link.__cause__ or _interrupted_by(link)
     return None
+
+
+def _interrupted_by(error: BaseException) -> BaseException | None:
+    """Return the cancellation that ``asyncio.run`` turned into a Ctrl-C while it handled it."""
+    cancelled = error.__context__
+    is_theirs = isinstance(error, KeyboardInterrupt) and type(cancelled).__name__ == _CANCELLED
+    return cancelled if is_theirs else None
 
 
 def _inherent(error: BaseException) -> CommitOutcome | None:

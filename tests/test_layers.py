@@ -88,7 +88,6 @@ LONGER: Final = {
 EXPORTING: Final = {
     "": "the public names, loaded on first use",
     "testing": "the public names, loaded on first use",
-    "testing.proxy": "the proxy's public class, beside the process that it starts",
     "drivers.known": "the tables that find a driver's module",
 }
 # What every pytest run of every user may load must stay light, and what a service depends on, too.

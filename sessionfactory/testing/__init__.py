@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sessionfactory.testing.memory._image import IsolationError
     from sessionfactory.testing.memory.memory import InMemorySessionFactory
     from sessionfactory.testing.memory.memory_async import AsyncInMemorySessionFactory
-    from sessionfactory.testing.proxy import FaultProxy
+    from sessionfactory.testing.proxy.fault_proxy import FaultProxy
     from sessionfactory.testing.recording._session_log import Statement
     from sessionfactory.testing.recording.query_budget import QueryBudgetError, max_queries
     from sessionfactory.testing.recording.recording import Recording, RecordingSessionFactory
@@ -84,7 +84,7 @@ _HOMES = {
     "ConcurrentUseError": "rollback._shared_connection",
     "ConformanceError": "conformance._requirements",
     "ConnectionLostError": "rollback._shared_connection",
-    "FaultProxy": "proxy",
+    "FaultProxy": "proxy.fault_proxy",
     "InMemorySessionFactory": "memory.memory",
     "InterleavedTransactionsError": "rollback._shared_connection",
     "IsolationError": "memory._image",

@@ -86,7 +86,7 @@ def with_options(  # noqa: PLR0913 - one keyword for each option
     """Return a view of a session factory, on the same pool, whose transactions have options.
 
     It works on any factory of either half, ``sessionmaker`` included, and on another view: the
-    options add up. What it asks for holds for each transaction, and is never left on a connection.
+    options add up. The options hold for each transaction, and is never left on a connection.
     Cheap enough to be made for each request. Thread-safe. ``None`` leaves an option as it is.
 
     Sessions that are bound to a connection, as those of a ``RollbackSessionFactory`` are, are in a
@@ -144,14 +144,14 @@ class SessionsWithOptions(Generic[T]):
     def without(
         self, block: Callable[[Session], R]
     ) -> tuple[AsyncSessionFactory, Callable[[Session], R]]:
-        """Return the factory that this is a view of, and a block that sees to the options."""
-        return self._sessions, lambda session: block(_give(session, self._options))
+        """Return the factory that this is a view of, and a block that applies the options."""
+        return self._sessions, lambda session: block(_apply_options(session, self._options))
 
     def __call__(self) -> T:
         """Return a new session; the caller closes it."""
         session = self._sessions()
         try:
-            return cast("T", _give(session, self._options))
+            return cast("T", _apply_options(session, self._options))
         except SettingsError:
             if isinstance(session, Session):  # one of the async half cannot be closed from here
                 session.close()
@@ -172,7 +172,7 @@ class ScopeWithOptions(Generic[T]):
     def __enter__(self) -> T:
         session = self._scope.__enter__()
         try:
-            return cast("T", _give(session, self._options))
+            return cast("T", _apply_options(session, self._options))
         except SettingsError as error:
             self._scope.__exit__(type(error), error, error.__traceback__)
             raise
@@ -188,7 +188,7 @@ class ScopeWithOptions(Generic[T]):
     async def __aenter__(self) -> T:
         session = await self._scope.__aenter__()
         try:
-            return cast("T", _give(session, self._options))
+            return cast("T", _apply_options(session, self._options))
         except SettingsError as error:
             await self._scope.__aexit__(type(error), error, error.__traceback__)
             raise
@@ -202,8 +202,8 @@ class ScopeWithOptions(Generic[T]):
         return cast("None", await self._scope.__aexit__(kind, error, traceback))
 
 
-def _give(session: T, options: TransactionOptions) -> T:
-    """Have the transactions of a new session, which has no connection yet, be as options say.
+def _apply_options(session: T, options: TransactionOptions) -> T:
+    """Give options to the transactions of a new session, which has no connection yet.
 
     Raises:
         SettingsError: it has one.
@@ -215,23 +215,23 @@ def _give(session: T, options: TransactionOptions) -> T:
     keep_to(found, options)
     if options.are_local:
         local = _Local(options)
-        event.listen(found, "after_begin", local.say)
+        event.listen(found, "after_begin", local.apply)
         event.listen(found, "after_transaction_end", local.end)
     return session
 
 
 @attrs.define(eq=False)
 class _Local:
-    """What a session's transactions are told on PostgreSQL, when they have begun."""
+    """PostgreSQL settings of a session's transactions, applied when one begins."""
 
     _options: TransactionOptions
     _joined: tuple[Connection, dict[str, str]] | None = None
-    """A connection whose transaction goes on after the session's, and what was said there before.
+    """A connection whose transaction goes on after the session's, and its settings before.
 
     Such are those of a ``RollbackSessionFactory``.
     """
 
-    def say(self, _: Session, transaction: SessionTransaction, connection: Connection) -> None:
+    def apply(self, _: Session, transaction: SessionTransaction, connection: Connection) -> None:
         if transaction.nested or not families.of_dialect(connection.dialect).speaks_postgresql:
             return
         if is_autocommit(connection):  # the session's own, by its execution options
@@ -244,5 +244,5 @@ class _Local:
     def end(self, _: Session, transaction: SessionTransaction) -> None:
         if transaction.parent is None and self._joined is not None:
             (connection, before), self._joined = self._joined, None
-            with suppress(DBAPIError, SessionFactoryError):  # the connection is of no use any more
+            with suppress(DBAPIError, SessionFactoryError):  # the connection is unusable
                 local_settings.say(connection, before)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from sessionfactory.testing import PostgresServer
-    from sessionfactory.testing.proxy import When
+    from sessionfactory.testing.proxy._trigger import When
     from sessionfactory.transactions.verification.watch import Verification
 
 TIMES = 100

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from sessionfactory import SessionFactory
     from sessionfactory.testing import FaultProxy, PostgresServer
-    from sessionfactory.testing.proxy import When
+    from sessionfactory.testing.proxy._trigger import When
 
 SOON: Final = {"options": "-c deadlock_timeout=20ms"}
 """For a URL's query: a deadlock is noticed soon."""

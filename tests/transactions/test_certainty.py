@@ -23,7 +23,7 @@ from tests.support.ways import HALVES, ONE, POSTGRESQL, Way
 
 if TYPE_CHECKING:
     from sessionfactory.testing import FaultProxy, PostgresServer
-    from sessionfactory.testing.proxy import Trigger, When
+    from sessionfactory.testing.proxy._trigger import Trigger, When
 
 pytestmark = pytest.mark.usefixtures("markers")
 ways = pytest.mark.parametrize("way", POSTGRESQL, ids=str)

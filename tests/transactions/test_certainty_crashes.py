@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from sessionfactory.testing import PostgresServer
-    from sessionfactory.testing.proxy import When
+    from sessionfactory.testing.proxy._trigger import When
 
 pytestmark = pytest.mark.usefixtures("markers")
 SIX: Final = PoolSettings(size=6, max_overflow=0)

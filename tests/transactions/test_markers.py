@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sqlalchemy import URL
 
     from sessionfactory.testing import MariaDBServer, PostgresServer
-    from sessionfactory.testing.proxy import When
+    from sessionfactory.testing.proxy._trigger import When
 
 
 pytestmark = pytest.mark.usefixtures("markers")

@@ -11,7 +11,7 @@ from sqlalchemy import URL, NullPool, TextClause, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from sessionfactory.testing.proxy import FaultProxy
+from sessionfactory.testing.proxy.fault_proxy import FaultProxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

@@ -11,7 +11,8 @@ from sqlalchemy import URL, create_engine, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 if TYPE_CHECKING:
-    from sessionfactory.testing.proxy import Count, FaultProxy
+    from sessionfactory.testing.proxy._count import Count
+    from sessionfactory.testing.proxy.fault_proxy import FaultProxy
 
 
 def dsn(url: URL) -> str:

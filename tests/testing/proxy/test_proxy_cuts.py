@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL
 
-    from sessionfactory.testing.proxy import FaultProxy, When
+    from sessionfactory.testing.proxy._trigger import When
+    from sessionfactory.testing.proxy.fault_proxy import FaultProxy
 
     Direct = Callable[[str], object]
     Insert = Callable[[str, int], Exception | None]

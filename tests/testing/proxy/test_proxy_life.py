@@ -16,12 +16,12 @@ import pytest
 from sqlalchemy import URL, make_url
 
 import sessionfactory.testing.proxy
-from sessionfactory.testing.proxy import FaultProxy
+from sessionfactory.testing.proxy.fault_proxy import FaultProxy
 
 PARENT = """
 import select
 import sys
-from sessionfactory.testing.proxy import FaultProxy
+from sessionfactory.testing.proxy.fault_proxy import FaultProxy
 proxy = FaultProxy("postgresql://127.0.0.1:1")
 if len(sys.argv) > 1:  # leave an answer unread
     proxy._control._socket.sendall(b'{"id": 0, "do": "read"}\\n')

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 import psycopg
 import pytest
 
-from sessionfactory.testing.proxy import FaultProxy
+from sessionfactory.testing.proxy.fault_proxy import FaultProxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

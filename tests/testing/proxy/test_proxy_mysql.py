@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 from sqlalchemy import URL, create_engine
 
-from sessionfactory.testing.proxy import FaultProxy
+from sessionfactory.testing.proxy.fault_proxy import FaultProxy
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from sqlalchemy import URL, create_engine, text
 
-from sessionfactory.testing.proxy import FaultProxy
+from sessionfactory.testing.proxy.fault_proxy import FaultProxy
 from tests.support.observe import until
 
 if TYPE_CHECKING:

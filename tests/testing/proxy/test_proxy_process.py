@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from sessionfactory.testing.proxy import FaultProxy, _control
+from sessionfactory.testing.proxy import _control
 from sessionfactory.testing.proxy._engine.sockets import push
+from sessionfactory.testing.proxy.fault_proxy import FaultProxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

@@ -11,7 +11,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sessionfactory.testing.proxy import FaultProxy
+    from sessionfactory.testing.proxy.fault_proxy import FaultProxy
 
     Insert = Callable[[str, int], Exception | None]
     Values = Callable[[], list[int]]

@@ -35,7 +35,7 @@ from sqlalchemy import event
 from sessionfactory.drivers import commit_stage, connections, failed_transactions, families
 from sessionfactory.drivers.error_codes import is_answer
 from sessionfactory.drivers.sqlalchemy_private import of_transaction
-from sessionfactory.errors import CommitRolledBackError, note_outcome
+from sessionfactory.errors import CommitRolledBackError, SessionFactoryError, note_outcome
 from sessionfactory.pool import shielded
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     Ending = Callable[[PoolProxiedConnection], None]
     Settle = Callable[[Exception], None]
 
+_NOT_ROLLED_BACK: Final = "sessionfactory_not_rolled_back"
 _SETTLE: Final = "sessionfactory_settle"
 
 
@@ -57,11 +58,12 @@ def install(dialect: Dialect) -> None:
     """Wrap the methods of the dialect of an engine of ours."""
     watch_commits(dialect)
     if not dialect.is_async:
+        vars(dialect)["do_rollback"] = _failing_for_good(dialect.do_rollback)
         return
     rollback = shielded.rolling_back(dialect.do_rollback)
     if families.of_dialect(dialect).is_sqlite:
         rollback = _sparing(rollback)
-    hooks: dict[str, Any] = {"do_rollback": rollback}
+    hooks: dict[str, Any] = {"do_rollback": _failing_for_good(rollback)}
     if dialect.has_terminate:  # otherwise it is done without waiting
         if families.of_dialect(dialect).has_server:
             # ``do_close`` of an asynchronous driver raises where the server ended the connection
@@ -198,5 +200,30 @@ def _sparing(rollback: Ending) -> Ending:
     def do_rollback(connection: PoolProxiedConnection) -> None:
         if connections.is_in_transaction(connection.dbapi_connection):
             rollback(connection)
+
+    return do_rollback
+
+
+def _failing_for_good(rollback: Ending) -> Ending:
+    """Return a ROLLBACK that raises on a connection on which one has failed.
+
+    asyncpg's adapter forgets a transaction that it failed to roll back, as while another task is
+    inside the connection. The pool's own ROLLBACK would send nothing, and the connection return to
+    the pool with the transaction open: with its locks, and of no use to anyone.
+    """
+
+    def do_rollback(connection: PoolProxiedConnection) -> None:
+        try:
+            info = connection.info
+        except NotImplementedError:  # while the engine's first connection is inspected
+            rollback(connection)
+            return
+        if _NOT_ROLLED_BACK in info:
+            raise SessionFactoryError("an earlier ROLLBACK of this connection has failed")
+        try:
+            rollback(connection)
+        except Exception:
+            info[_NOT_ROLLED_BACK] = True  # gone when the connection is
+            raise
 
     return do_rollback

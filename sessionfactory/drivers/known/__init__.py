@@ -63,19 +63,15 @@ def named(name: str) -> Driver:
     return _load(_BY_NAME.get(name))
 
 
+@lru_cache(maxsize=256)
 def of_class(kind: type) -> Driver:
     """Return the driver that defines a class of connections or errors, or a base of it.
 
     Users may have classes of their own below a driver's, and SQLAlchemy has, whose modules are
-    called after the driver.
+    called after the driver. Cached by the class itself, since each COMMIT comes here.
     """
-    return _of_modules(tuple(base.__module__ for base in kind.__mro__))
-
-
-@lru_cache(maxsize=256)
-def _of_modules(defining: tuple[str, ...]) -> Driver:
-    for name in defining:
-        module = f".{name}."
+    for base in kind.__mro__:
+        module = f".{base.__module__}."
         for package, here in _BY_PACKAGE.items():
             if f".{package}." in module:
                 return _load(here)

@@ -63,8 +63,7 @@ def named(name: str) -> Driver:
     return _load(_BY_NAME.get(name))
 
 
-@lru_cache(maxsize=256)
-def of_class(kind: type) -> Driver:
+def _find(kind: type) -> Driver:
     """Return the driver that defines a class of connections or errors, or a base of it.
 
     Users may have classes of their own below a driver's, and SQLAlchemy has, whose modules are
@@ -76,6 +75,10 @@ def of_class(kind: type) -> Driver:
             if f".{package}." in module:
                 return _load(here)
     return UNKNOWN
+
+
+of_class: Final[Callable[[type], Driver]] = lru_cache(maxsize=256)(_find)
+"""Returns the driver that defines a class; see ``_find``."""
 
 
 def names(has: Callable[[Driver], bool]) -> list[str]:

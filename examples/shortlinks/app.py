@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import os
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, HTTPException
 from fastapi.responses import RedirectResponse
 from pydantic import BaseModel, Field, HttpUrl
 
 from examples.shortlinks.models import TARGET_LENGTH, Base
 from examples.shortlinks.service import Links
 from sessionfactory import AsyncSessionFactoryRegistry
+from sessionfactory.ext.fastapi import (
+    AsyncReader,
+    AsyncSessions,
+    add_error_handlers,
+    async_registry_of,
+    health_router,
+    lifespan,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
@@ -21,7 +30,7 @@ routes = APIRouter()
 
 
 class NewLink(BaseModel):
-    """What a client asks for."""
+    """What a client sends."""
 
     target: HttpUrl
 
@@ -36,34 +45,26 @@ class Followed(BaseModel):
 
 def make_app(environ: Mapping[str, str] = os.environ) -> FastAPI:
     """Put the program together: configuration, factories, the service, and its routes."""
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        # Without DATABASE_URL the server does not start, and says what to set. The end of this
-        # block waits for requests in flight, and closes every connection.
-        async with AsyncSessionFactoryRegistry.from_env(environ, require=("default",)) as registry:
-            async with registry.engine().begin() as connection:
-                await connection.run_sync(Base.metadata.create_all)
-            app.state.registry = registry
-            yield
-
-    app = FastAPI(title="Short links", lifespan=lifespan)
+    # Without DATABASE_URL the server does not start; the error names the variable.
+    make_registry = partial(AsyncSessionFactoryRegistry.from_env, environ)
+    app = FastAPI(title="Short links", lifespan=lifespan(make_registry, own=make_tables))
+    add_error_handlers(app)
+    app.include_router(health_router())  # in front of /{code}
     app.include_router(routes)
     return app
 
 
-def get_registry(request: Request) -> AsyncSessionFactoryRegistry:
-    """Return the registry of the running application."""
-    registry: AsyncSessionFactoryRegistry = request.app.state.registry
-    return registry
+@asynccontextmanager
+async def make_tables(app: FastAPI) -> AsyncGenerator[None]:
+    """Make the tables when the application starts; a real service has migrations."""
+    async with async_registry_of(app).engine().begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    yield
 
 
-Registry = Annotated[AsyncSessionFactoryRegistry, Depends(get_registry)]
-
-
-def get_links(registry: Registry) -> Links:
-    """Return the service. What is injected is factories, not a session that lives too long."""
-    return Links(registry.get(), registry.reader())
+def get_links(sessions: AsyncSessions, reader: AsyncReader) -> Links:
+    """Return the service, with factories: a session would live as long as the request."""
+    return Links(sessions, reader)
 
 
 Service = Annotated[Links, Depends(get_links)]
@@ -71,7 +72,7 @@ Service = Annotated[Links, Depends(get_links)]
 
 @routes.post("/links", status_code=201)
 async def shorten(link: NewLink, links: Service) -> dict[str, str]:
-    """Make a link, or find the one that there is."""
+    """Make a link, or find the one that exists."""
     target = str(link.target)
     if len(target) > TARGET_LENGTH:
         raise HTTPException(422, f"a target has at most {TARGET_LENGTH} characters")
@@ -82,23 +83,14 @@ async def shorten(link: NewLink, links: Service) -> dict[str, str]:
 async def most_followed(
     links: Service, limit: Annotated[int, Field(ge=1, le=100)] = 10
 ) -> list[Followed]:
-    """Say which links are followed most."""
+    """Return the links that are followed most."""
     found = await links.most_followed(limit)
     return [Followed(code=link.code, target=link.target, followed=link.followed) for link in found]
 
 
-@routes.get("/health")
-async def health(registry: Registry, response: Response) -> dict[str, str]:
-    """Say how the databases do, within two seconds whatever they do."""
-    found = await registry.ping(names=registry.names)
-    if not all(answer.ok for answer in found.values()):
-        response.status_code = 503
-    return {name: answer.state for name, answer in found.items()}
-
-
 @routes.get("/{code}")
 async def follow(code: str, links: Service) -> RedirectResponse:
-    """Lead to where a code leads."""
+    """Redirect to the target of a code."""
     target = await links.follow(code)
     if target is None:
         raise HTTPException(404, "there is no such link")

@@ -99,7 +99,7 @@ _TABLE: Final[Mapping[Meaning, Mapping[CodeTable, frozenset[Code]]]] = {
         "odbc": frozenset({"42S02", 208}),
     },
     "invalid value": {"postgresql": frozenset({"22023"})},
-    # The whole transaction is gone, and the next statement begins another one by itself.
+    # The server has rolled the whole transaction back; the next statement begins another one.
     "rolled back": {
         "mysql": frozenset({1020, 1213}),
         # SQLITE_NOMEM, _INTERRUPT, _IOERR, _FULL, and a constraint with ON CONFLICT ROLLBACK: if
@@ -141,8 +141,8 @@ _BY_TEXT: Final[Mapping[Code, tuple[re.Pattern[str], Meaning]]] = {
 }
 """Codes that mean something only together with a word of their text."""
 
-# libpq has no code for what happens while it connects; the first text that is found counts. The
-# server may be just starting or ending; any other FATAL is about the client.
+# libpq has no code for what happens while it connects; the first text that is found counts. A
+# server that starts or stops says FATAL too; any other FATAL is about the client.
 _TEXTS: Final[tuple[tuple[re.Pattern[str], Meaning], ...]] = (
     (
         re.compile("starting up|shutting down|recovery|not (yet )?accepting connections"),
@@ -275,7 +275,7 @@ def _meanings_of(
 def _without_code(
     error: BaseException, cause: BaseException, driver: Driver
 ) -> tuple[Meaning, ...]:
-    """Return what an error means that has no code, and was raised while connecting."""
+    """Return the meaning of an error without a code that was raised while connecting."""
     if isinstance(cause, OSError):
         return ("unreachable",) if _is_of_the_line(cause) else ()
     if driver.code_table != "postgresql" or getattr(error, "statement", None) is not None:
@@ -293,8 +293,8 @@ def _without_code(
 def _is_of_the_line(error: BaseException) -> bool:
     """Return whether an error of the system came from connecting, or from a driver's own socket.
 
-    asyncpg passes these through as they are. What a service's own code meets in the network looks
-    the same, and is not ours to judge. A ``TimeoutError`` of a statement is asyncpg's
+    asyncpg passes these through as they are. An error of the service's own network calls has the
+    same class, and means nothing here. A ``TimeoutError`` of a statement is asyncpg's
     ``command_timeout``: the statement is slow, and would be again.
     """
     places: tuple[str, ...] = ("sqlalchemy.pool",)

@@ -1,4 +1,4 @@
-"""The end of an engine: connections that are out are waited for, then cancelled, then cut."""
+"""Drains an engine: waits for the connections that are out, cancels statements, then closes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class CutConnection:
 
     @property
     def refusal(self) -> SessionFactoryError:
-        """An error that says why there is no connection any more."""
+        """The error that explains why the connection was closed."""
         return self.error(self._message)
 
     closed = True
@@ -69,14 +69,14 @@ class CutConnection:
         self.close()
 
     def close(self) -> None:
-        """Close what is left."""
+        """Close the connection, if that was left to its holder."""
         left, self.left = self.left, None
         if left is not None:
             with suppress(Exception):  # it was hung up
                 left.close()
 
     def terminate(self) -> None:
-        """Close what is left."""
+        """Close the connection, if that was left to its holder."""
         self.close()
 
     def commit(self) -> Never:
@@ -90,10 +90,10 @@ class CutConnection:
 
 
 def cut_own(ledger: Ledger, waiting: Waiting) -> tuple[CutHold, ...]:
-    """Cut what this thread or task holds: it cannot come back while its holder waits here.
+    """Close the connections of this thread or task, which cannot return them while it waits here.
 
     Returns:
-        what was cut, and who held it.
+        the checkouts that were closed, and their holders.
     """
     own = tuple(hold for hold in ledger.checkouts if _is_ours(hold))
     cut = tuple((hold, hold.holder) for hold in own)
@@ -108,14 +108,14 @@ def drain(
     waiting: Waiting,
     cut: tuple[CutHold, ...],
 ) -> tuple[Holder, ...]:
-    """Wait until no connection is out; cut those that are late, here and on the server.
+    """Wait until no connection is out; close those that are late, here and on the server.
 
     Args:
-        engine: whose connections.
-        ledger: the books about them.
-        deadline: until when they may come back.
+        engine: the engine that is closed.
+        ledger: the engine's ledger.
+        deadline: the time by which connections may be returned, on the monotonic clock.
         waiting: how this half waits.
-        cut: what was cut already, because the closer held it.
+        cut: checkouts that were closed already, because the closing thread or task held them.
 
     Returns:
         the holders that were cut off.
@@ -129,7 +129,7 @@ def drain(
         _cancel_all(ledger, late, waiting)
         still = ledger.still_out(late)
         _cut(ledger, still, waiting, _ending(engine, ledger, still, waiting))
-    elif late:  # the driver cannot say it, and so another connection does
+    elif late:  # the driver cannot cancel: another connection ends the server's processes
         waiting.side_by_side(_ending(engine, ledger, late, waiting), _GRACE)
         back_by = monotonic() + _AGAIN
         waiting.until(lambda: not ledger.still_out(late), ledger, back_by)
@@ -142,32 +142,32 @@ def dispose(engine: Engine, ledger: Ledger, waiting: Waiting) -> None:
     """Close the idle connections; hang up those that a silent network does not let close."""
     # Drivers for threads only send the end; asyncpg waits until the server has closed, too.
     waits = engine.dialect.is_async
-    hang_up = partial(_hang_up, ledger.open)  # of those that are open now, as yet
+    hang_up = partial(_hang_up, ledger.open)  # those that are open at this line
     with suppress(TookLongerError), waiting.alarm(_GRACE, hang_up) if waits else nullcontext():
         waiting.certainly(engine.dispose)
 
 
 def _settle(
-    pool: FairPool, struck: tuple[Checkout, ...], end: float, ledger: Ledger, waiting: Waiting
+    pool: FairPool, closed: tuple[Checkout, ...], end: float, ledger: Ledger, waiting: Waiting
 ) -> None:
-    """Wait for those who are just being given a connection, and are refused once they have it.
+    """Wait for checkouts that have begun and are about to be refused, and for waiters that leave.
 
-    Else the server would see their connections come after the factory was closed. And for those who
-    were sent away from the line, and have not noticed yet.
+    Otherwise a checkout that was connecting would open its connection after ``close`` returned. A
+    waiter that was refused counts until its thread or task has run.
     """
 
     def is_settled() -> bool:
-        return not ledger.waiting and pool.taken() <= sum(hold.record.in_use for hold in struck)
+        return not ledger.waiting and pool.taken() <= sum(hold.record.in_use for hold in closed)
 
     while not is_settled() and monotonic() < end:
-        waiting.until(is_settled, ledger, monotonic() + _AGAIN)  # nothing tells when
+        waiting.until(is_settled, ledger, monotonic() + _AGAIN)  # no event marks it
 
 
 def _cancel_all(ledger: Ledger, holds: tuple[Checkout, ...], waiting: Waiting) -> None:
     """Cancel statements, so that their holders return the connections, and wait for that."""
     end = monotonic() + _GRACE
     while monotonic() < end and ledger.still_out(holds):
-        # Again and again: a statement that begins after a cancellation does not feel it.
+        # Repeatedly: a cancellation does not affect a statement that begins after it.
         late = ledger.still_out(holds)
         waiting.side_by_side([partial(_cancel, hold) for hold in late], end - monotonic())
         again = monotonic() + _AGAIN
@@ -177,7 +177,7 @@ def _cancel_all(ledger: Ledger, holds: tuple[Checkout, ...], waiting: Waiting) -
 def _ending(
     engine: Engine, ledger: Ledger, holds: tuple[Checkout, ...], waiting: Waiting
 ) -> list[Callable[[], None]]:
-    """Return what ends, on the server, what it does for holds; they may be closed meanwhile."""
+    """Return functions that end the processes of checkouts on the server."""
     numbers = [connections.backend_of(hold.record.dbapi_connection) for hold in holds]
 
     def pause(seconds: float) -> None:
@@ -195,13 +195,15 @@ def _cut(
 ) -> None:
     """Close connections that are checked out."""
     message = f"The session factory {ledger.name!r} was closed, and this connection with it"
-    strike_out(ledger, message, holds)
+    take_from_holders(ledger, message, holds)
     closing = [partial(close or _close, hold) for hold in holds]
     waiting.side_by_side([*meanwhile, *closing], _GRACE)
 
 
-def strike_out(ledger: Ledger, message: str, holds: tuple[Checkout, ...] | None = None) -> None:
-    """Take connections (by default all) from those who have them; what they do with them raises."""
+def take_from_holders(
+    ledger: Ledger, message: str, holds: tuple[Checkout, ...] | None = None
+) -> None:
+    """Put placeholders in the place of connections (by default all): their holders get errors."""
     for hold in ledger.checkouts if holds is None else holds:
         sqlalchemy_private.put_in_place(hold.proxy(), CutConnection(message))
         ledger.remove(hold)
@@ -218,19 +220,19 @@ def _close(hold: Checkout) -> None:
         hold.record.invalidate()
         return
     proxy = hold.proxy()
-    stand_in: object = None if proxy is None else proxy.dbapi_connection
-    if isinstance(stand_in, CutConnection) and connections.is_for_threads(connection):
-        stand_in.left = connection
+    placeholder: object = None if proxy is None else proxy.dbapi_connection
+    if isinstance(placeholder, CutConnection) and connections.is_for_threads(connection):
+        placeholder.left = connection
     connections.hang_up(connection)
     connections.close_entered(sqlalchemy_private.part_with(hold.record), _GRACE)
 
 
 def _close_own(hold: Checkout) -> None:
-    if hold.proxy() is None:  # garbage, which another thread may be about to roll back
+    if hold.proxy() is None:  # dropped: garbage collection may roll it back in another thread
         _close(hold)
         return
     connection = hold.record.dbapi_connection
-    if not connections.can_cancel(connection):  # nothing runs on it, but its good-bye may take long
+    if not connections.can_cancel(connection):  # idle, but an orderly close may take long
         connections.hang_up(connection)
     hold.record.invalidate()
 

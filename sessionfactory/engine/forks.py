@@ -1,16 +1,16 @@
 """A process that forks, and its child: connections stay the parent's, the child opens its own.
 
-After a fork, both processes have every connection. What the child says on one of them, and be it a
-good-bye or the ROLLBACK of a session that it drops, the server takes for words of the parent: its
-answers go astray, its transaction is gone without an error. So the child says nothing. Its pools
-are new, its hands are off what was in use, and its copies of the sockets lead nowhere.
+After a fork, both processes share every socket. The server cannot distinguish them: anything that
+the child sends, even an orderly close or the ROLLBACK of a session that it drops, ends or disturbs
+the parent's transaction, without an error. So the child sends nothing. It gets new pools, the
+connections that were in use are poisoned, and its copies of the sockets are disconnected.
 
-SQLite's library has no server that would tell the processes apart; it keeps notes of its locks on a
-file, which the child inherits and takes for its own. What the child then commits may be lost. So
-the parent closes its idle connections to files before it forks, and where some were in use, the
-child does not open the file. https://sqlite.org/howtocorrupt.html, section 2.6.
+SQLite has no server. Its library records in the process which locks it has on a file, and the child
+inherits these records without the locks, so that its commits may be lost. So the parent closes its
+idle connections to files before it forks, and if some were in use, the child refuses to open the
+file. https://sqlite.org/howtocorrupt.html, section 2.6.
 
-How forks and attempts to connect keep out of each other's way: ``drivers.fork_gate``.
+``drivers.fork_gate`` makes a fork wait for threads that are connecting.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ if TYPE_CHECKING:
 
 
 class Forked(Protocol):
-    """What wants to be told of forks."""
+    """An object that is notified of forks."""
 
     def before_fork(self) -> None:
-        """Put away what no process may take through a fork."""
+        """Close what a child must not inherit."""
         ...
 
     def start_anew(self) -> None:
-        """Have nothing open, in the child."""
+        """Drop everything that was inherited, in the child."""
         ...
 
 
 _forked: Final[WeakValueDictionary[int, Forked]] = WeakValueDictionary()
-"""Whom to tell: an exemption from "no ambient state", for a process forks as a whole."""
-_left: Final[list[DBAPIConnection]] = []
-"""What the parent of this process has open. Never freed, for that would close it."""
+"""The objects to notify. Module-level state is allowed here: a process forks as a whole."""
+_inherited: Final[list[DBAPIConnection]] = []
+"""Connections of the parent process. Never freed, because that would close them."""
 _locked: Final[set[Path]] = set()
-"""Files of SQLite that the parent of this process was using when it forked."""
+"""SQLite files that the parent process had in use when it forked."""
 
 
 class InheritedConnection(CutConnection):
@@ -64,8 +64,8 @@ class InheritedConnection(CutConnection):
     error: type[SessionFactoryError] = ForkedConnectionError
 
 
-def tell(forked: Forked) -> None:
-    """Tell an object of every fork of this process, as long as it lives. Thread-safe."""
+def register(forked: Forked) -> None:
+    """Notify an object of every fork of this process, as long as it lives. Thread-safe."""
     _forked[id(forked)] = forked
 
 
@@ -84,8 +84,8 @@ def guard(engine: Engine, file: Path | None) -> None:
         def refuse(*_: object) -> None:
             if path in _locked:
                 raise ForkedConnectionError(
-                    f"Sessions of the process from which process {os.getpid()} was forked had the"
-                    f" SQLite file {str(file)!r} in use, and it cannot be opened safely here: fork"
+                    f"The parent of process {os.getpid()} had sessions open on the SQLite file"
+                    f" {str(file)!r} when it forked, and the child cannot open it safely: fork"
                     ' while no session is open, or start processes by "spawn"'
                 )
 
@@ -94,17 +94,17 @@ def leave_to_parent(ledger: Ledger, file: Path | None) -> None:
     """Make sure that this child does not use, close or free what its parent has open.
 
     Args:
-        ledger: the books of the parent, which begin anew.
+        ledger: the ledger as the parent left it; it is cleared.
         file: the file of a SQLite database.
     """
     holds, inherited = ledger.start_anew()
-    _left.extend(inherited)
+    _inherited.extend(inherited)
     if inherited:
-        connections.never_free(_left)
+        connections.never_free(_inherited)
     if file is not None and inherited:
         _locked.add(file.resolve())
     for hold in holds:
-        sqlalchemy_private.take_away(hold.proxy(), hold.record, _stand_in(hold, ledger.name))
+        sqlalchemy_private.take_away(hold.proxy(), hold.record, _placeholder(hold, ledger.name))
     dead, other_end = socket.socketpair()
     other_end.close()
     with dead:
@@ -112,7 +112,7 @@ def leave_to_parent(ledger: Ledger, file: Path | None) -> None:
             connections.disconnect_here(connection, dead.fileno())
 
 
-def _stand_in(hold: Checkout, name: str) -> InheritedConnection:
+def _placeholder(hold: Checkout, name: str) -> InheritedConnection:
     return InheritedConnection(
         f"Process {os.getpid()} was forked while a session of {name!r} was in use, and its"
         f" connection stays with the parent process (taken at {hold.holder.where}). Close this"
@@ -121,43 +121,43 @@ def _stand_in(hold: Checkout, name: str) -> InheritedConnection:
 
 
 def _explain(context: ExceptionContext) -> SessionFactoryError | None:
-    """Say what it is about when reading on in a result fails, because the socket is dead."""
+    """Explain the error of a read from a result whose socket this child disconnected."""
     connection = context.connection
     if connection is None or connection.closed or connection.invalidated:
         return None
-    stand_in: object = connection.connection.dbapi_connection
-    if not isinstance(stand_in, InheritedConnection):
+    placeholder: object = connection.connection.dbapi_connection
+    if not isinstance(placeholder, InheritedConnection):
         return None
-    context.is_disconnect = False  # no reason to suspect the other connections of this process
-    return stand_in.refusal
+    context.is_disconnect = False  # the pool's other connections are this child's own
+    return placeholder.refusal
 
 
 def between_forks(dialect: Dialect, connect: Connect) -> Connect:
-    """Return a way to connect that no fork interrupts: see above."""
+    """Return a ``connect`` during which no fork happens."""
     if not families.of_dialect(dialect).has_server:
         return connect
 
     return partial(fork_gate.connect, connect)
 
 
-def _told() -> list[Forked]:
+def _registered() -> list[Forked]:
     # Not by iterating over the dictionary: another thread may add to it meanwhile.
     return [forked for reference in _forked.valuerefs() if (forked := reference()) is not None]
 
 
 def _before_fork() -> None:
     fork_gate.close()
-    with ExitStack() as everybody:  # and if one fails, the others all the same
-        for forked in _told():
-            everybody.callback(forked.before_fork)
+    with ExitStack() as notifications:  # all run, even if one raises
+        for forked in _registered():
+            notifications.callback(forked.before_fork)
 
 
 def _in_child() -> None:
     fork_gate.clear()
     sqlalchemy_private.free_counters()
-    with ExitStack() as everybody:
-        for forked in _told():
-            everybody.callback(forked.start_anew)
+    with ExitStack() as notifications:
+        for forked in _registered():
+            notifications.callback(forked.start_anew)
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows does not fork

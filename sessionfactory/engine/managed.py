@@ -29,7 +29,7 @@ from sessionfactory.engine import (
     sqlite,
     timeouts,
 )
-from sessionfactory.engine.drain import LATEST, CutHold, cut_own, dispose, drain, strike_out
+from sessionfactory.engine.drain import LATEST, CutHold, cut_own, dispose, drain, take_from_holders
 from sessionfactory.engine.ping import Pinger
 from sessionfactory.engine.views import views
 from sessionfactory.errors import ClosedError, Fault, SettingsError
@@ -113,7 +113,7 @@ class ManagedEngine:
         self._renewals = credentials.renewals(settings)
         on_sqlite = families.of_url(self._url).is_sqlite
         self._file = sqlite.file_of(self._url) if on_sqlite else None
-        forks.tell(self)
+        forks.register(self)
 
     @property
     def engine(self) -> Engine:
@@ -238,7 +238,7 @@ class ManagedEngine:
         with self._lock:
             if engine.pool is cast("Pool", pool):
                 if pool.loop is not None and pool.loop.is_closed():
-                    strike_out(
+                    take_from_holders(
                         self.ledger, f"The event loop of this session of {self.name!r} ended"
                     )
                 for connection in self.ledger.forget_idle():

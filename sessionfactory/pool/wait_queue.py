@@ -1,8 +1,8 @@
-"""A queue of waiters, and the hand-over of an item to a waiter that may give up at that moment.
+"""A queue of waiters. A waiter may give up while it is offered an item: one of the two wins.
 
 There are no locks. Garbage collection may return a dropped connection, and a signal handler may
 raise, between any two instructions of this module: a lock would be held at that moment, or stay
-held. One operation on a dictionary happens wholly or not at all.
+held. One operation on a dictionary is atomic.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class _Nothing:
-    """The outcome of a waiter that gave up, or was sent away."""
+    """The outcome of a waiter that gave up, or that ``send_away`` ended."""
 
 
 _GAVE_UP: Final = _Nothing()
@@ -34,8 +34,8 @@ _GAVE_UP: Final = _Nothing()
 class Waiter(ABC, Generic[T]):
     """A caller that waits for one item. Thread-safe.
 
-    A waiter either receives an item or gives up; exactly one of the two happens. An item that was
-    offered in vain goes to the next waiter; an item that a waiter received before it gave up is
+    A waiter either receives an item or gives up; exactly one of the two happens. An item that it
+    refused goes to the next waiter; an item that a waiter received before it gave up is
     returned by its ``give_up``.
     """
 
@@ -172,7 +172,7 @@ class WaitQueue(Generic[T]):
         self._closed = False
 
     def acquire(self, wait: Callable[[Waiter[T]], None]) -> T | None:
-        """Return an item for this caller; ``None`` if it waited in vain.
+        """Return an item for this caller; ``None`` if it received none.
 
         Args:
             wait: waits until the waiter receives an item, or until the deadline. It is not called
@@ -201,8 +201,8 @@ class WaitQueue(Generic[T]):
     def serve(self) -> None:
         """Give free items to those who have waited longest, until either runs out.
 
-        What adds an item or a waiter calls this afterwards. So no item is free while a waiter
-        waits, wherever in this module another thread, or this one, happens to be.
+        Code that adds an item or a waiter calls this afterwards, so that no item stays free while
+        a waiter waits, even if several threads run this at once.
         """
         while self.waiters:
             try:

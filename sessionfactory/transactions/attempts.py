@@ -44,8 +44,8 @@ _WORDS: Final[dict[Kind, str]] = {
 _LONGEST: Final = 5.0
 _BACKOFFS: Final[dict[Kind, tuple[float, float]]] = {"away": (0.05, _LONGEST)}
 _BACKOFF: Final = (0.005, 0.5)
-"""Seconds that are doubled before each attempt, and the longest time before any; the wait is any
-time below ("full jitter"). Conflicts are over soon, and a server that restarts takes its time."""
+"""Seconds that are doubled before each attempt, and the longest time before any; the wait is a
+random time below ("full jitter"). Conflicts end soon; a server needs seconds to restart."""
 
 _ASYNC_WORK: Final = (
     "run_in_transaction and run_sync_in_transaction take a plain function; a coroutine function is"
@@ -69,7 +69,7 @@ class Run:
         attempts: how many, at most; ``None`` for no limit.
         timeout: seconds after which no other begins; ``None`` for no limit.
         retry_lock_timeout: whether to go on after a lock was waited for too long.
-        idempotent: whether doing it twice does no harm.
+        idempotent: whether the work may be done twice without harm.
         verify_commit: how to find out the outcome of a COMMIT whose reply was lost.
 
     Raises:
@@ -136,7 +136,7 @@ class Run:
             raise error
 
     def note(self, error: Exception, kind: Kind | None, took: float) -> None:
-        """Remember why an attempt failed, and how long to wait; ``None``: it is not repeated."""
+        """Record why an attempt failed, and the wait; a ``kind`` of ``None`` ends the run."""
         self.failed = None if self._failures else error
         codes = ", ".join(map(str, codes_of(error)))
         why = type(error).__name__ if kind is None else _WORDS[kind]
@@ -253,10 +253,10 @@ class Attempt:
             return "ended"  # each statement that succeeded
         cause, stage = self._stage(error) if self._worked or self._ended else (error, "before")
         if stage == "commit":
-            several = len(of_transaction(transaction)) > 1  # of which some may have committed
+            several = len(of_transaction(transaction)) > 1  # some of them may have committed
             return "repeat" if is_answer(cause) and not several else "uncertain"
         if stage == "before":
-            # In the midst of the work, another transaction's COMMIT may have been lost.
+            # The work may have committed another transaction, whose COMMIT failed.
             is_lost = is_of_commit(error) and not is_answer(error)
             return "uncertain" if is_lost else "repeat"
         return "over" if self._worked else "ended"

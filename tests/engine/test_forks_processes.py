@@ -339,6 +339,6 @@ def test_one_that_fails(factory: SqlAlchemySessionFactory) -> None:
     inherited = factory.status().size
     failing = [Failing() for _ in range(20)]  # no order is promised
     for each in failing:
-        forks.tell(each)
+        forks.register(each)
     assert inherited == 1
     assert in_child(lambda: (factory.status().size, ask(factory))) == (0, 1)

@@ -24,7 +24,9 @@ from tests.support.child import Child, in_child
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-IN_USE = "had the SQLite file '.*app.db' in use, and it cannot be opened safely here: fork while no"
+IN_USE = (
+    "had sessions open on the SQLite file '.*app.db' when it forked, and the child cannot open it"
+)
 
 
 class Baton:

@@ -15,9 +15,9 @@ from examples.shortlinks.models import CODE_LENGTH, TARGET_LENGTH, Base
 from examples.shortlinks.service import Links
 from sessionfactory import (
     AsyncNullSessionFactory,
-    AsyncSessionFactoryRegistry,
     NotConfiguredError,
 )
+from sessionfactory.ext.fastapi import async_registry_of
 from sessionfactory.testing import AsyncInMemorySessionFactory, AsyncRecordingSessionFactory
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ TARGET = "https://example.org/a/long/way?to=go"
 
 @asynccontextmanager
 async def client_of(app: FastAPI) -> AsyncGenerator[AsyncClient]:
-    """Start an application, and talk to it."""
+    """Start an application, and return its client."""
     async with (
         app.router.lifespan_context(app),
         AsyncClient(transport=ASGITransport(app=app), base_url="http://short") as client,
@@ -52,11 +52,10 @@ def app(request: pytest.FixtureRequest, url: str) -> FastAPI:
 
 @pytest_asyncio.fixture
 async def client(app: FastAPI) -> AsyncGenerator[AsyncClient]:
-    """A client of the application; its tables go when it does."""
+    """A client of the application; its tables are dropped afterwards."""
     async with client_of(app) as client:
         yield client
-        registry: AsyncSessionFactoryRegistry = app.state.registry
-        async with registry.engine().begin() as connection:
+        async with async_registry_of(app).engine().begin() as connection:
             await connection.run_sync(Base.metadata.drop_all)
 
 
@@ -94,14 +93,15 @@ async def test_requests_side_by_side_lose_nothing(client: AsyncClient) -> None:
 
 
 async def test_its_health(app: FastAPI) -> None:
-    """A load balancer is told how the database does, and gets an answer without one, too."""
+    """Readiness is 503 without a database, and the process is alive all the same."""
     async with client_of(app) as client:
-        response = await client.get("/health")
-        assert (response.status_code, response.json()) == (200, {"default": "ok"})
+        response = await client.get("/health/ready")
+        assert (response.status_code, response.json()) == (200, {"status": "ok"})
         null = AsyncNullSessionFactory("no database in this test")
-        with app.state.registry.override("default", null):
-            response = await client.get("/health")
-            assert (response.status_code, response.json()) == (503, {"default": "unconfigured"})
+        with async_registry_of(app).override("default", null):
+            response = await client.get("/health/ready")
+            assert (response.status_code, response.json()) == (503, {"status": "unavailable"})
+            assert (await client.get("/health/live")).status_code == 200
 
 
 async def test_without_a_database_it_does_not_start() -> None:

@@ -27,7 +27,7 @@ ROOT: Final = Path(__file__).parents[1]
 PROJECT: Final[dict[str, Any]] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Which modules may import what an extra installs.
 EXTRAS: Final = {
-    "alembic": "sessionfactory/ext/alembic*",
+    "alembic": "sessionfactory/ext/*alembic*",
     "cli": "sessionfactory/cli*.py",
     **{
         name: f"sessionfactory/ext/{name}.py"

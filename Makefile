@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 MIN := .venv-min
 BENCH := .venv-bench
-WORKERS ?= 2
+# One more than the cores it is meant for: many tests wait for a server.
+WORKERS ?= 3
 PYTEST := -m pytest -n $(WORKERS)
 PIP := -m pip --quiet --disable-pip-version-check
 NEW_PIP := $(PIP) install --upgrade 'pip>=25.1'  # the first that knows --group

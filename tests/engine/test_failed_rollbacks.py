@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
+from packaging.version import Version
+from sqlalchemy import __version__ as sqlalchemy_version
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
@@ -15,8 +17,20 @@ if TYPE_CHECKING:
     from sessionfactory.testing import PostgresServer
 
 
+KEEPS: Final = Version(sqlalchemy_version) < Version("2.1")
+"""Whether SQLAlchemy keeps a connection checked out whose ``close()`` failed, until it is garbage."""
+
+
 @pytest.mark.anyio
-@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+@pytest.mark.parametrize(
+    "driver",
+    [
+        pytest.param(
+            "asyncpg", marks=pytest.mark.skipif(KEEPS, reason="SQLAlchemy 2.0 keeps it checked out")
+        ),
+        "psycopg",
+    ],
+)
 async def test_scope_that_ends_while_a_statement_runs(
     driver: str, postgres_server: PostgresServer
 ) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 KEEPS: Final = Version(sqlalchemy_version) < Version("2.1")
-"""Whether SQLAlchemy keeps a connection checked out whose ``close()`` failed, until it is garbage."""
+"""Whether SQLAlchemy keeps a connection whose ``close()`` failed checked out."""
 
 
 @pytest.mark.anyio

@@ -147,8 +147,9 @@ class FairPool(Pool):
         tracking = self.tracking
         return super().connect() if tracking is None else tracking.connect(self)
 
-    check_out = Pool.connect
-    """Returns a connection that is checked out, and not tracked."""
+    def check_out(self) -> PoolProxiedConnection:
+        """Return a connection that is checked out, and not tracked."""
+        return super().connect()
 
     def dispose(self) -> None:
         """Close the idle connections now, and the others when they are checked in."""

@@ -212,13 +212,19 @@ def test_a_concurrent_index_and_the_lock_go_together(
         "with op.get_context().autocommit_block():\n"
         "    op.execute('CREATE INDEX CONCURRENTLY indexed_a ON indexed (a)')",
     )
+    # In a database of its own: the index waits for each transaction that is open in its database.
+    postgres_server.execute("CREATE DATABASE indexed_apart")
+    url = postgres_server.url_for("psycopg", "indexed_apart")
 
-    project.run("upgrade", "head", DATABASE_URL=postgres_server.url)
+    project.run("upgrade", "head", DATABASE_URL=url)
 
-    with create_engine(postgres_server.url, poolclass=NullPool).begin() as connection:
-        locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
+    with create_engine(url, poolclass=NullPool).begin() as connection:
+        locks = (
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database ="
+            " (SELECT oid FROM pg_database WHERE datname = current_database())"
+        )
         assert connection.exec_driver_sql(locks).scalar() == 0
-        connection.exec_driver_sql("DROP TABLE indexed, alembic_version")
+    postgres_server.execute("DROP DATABASE indexed_apart WITH (FORCE)")
 
 
 def test_a_transaction_pooler_is_refused(
